@@ -1,176 +1,246 @@
 //! Race state: what is true on track right now, folded from records.
 //!
+//! [`Race::apply`] takes one journal entry and says what it changed ([`Events`]). Feeds are dirty:
+//! laps arrive in pieces and out of order, an older version of a document may follow a newer one,
+//! records of another session slip in, dates jump. So every noun keeps what makes it safe to hear
+//! the same thing twice or late: laps and stints their document version, positions and intervals
+//! their date, track status the dated signals that it is derived from.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`session`] | which session it is, and when a record begins another |
+//! | [`clock`] | the feed's time, the only clock there is |
+//! | [`car`] | a car and its driver |
+//! | [`lap`], [`stint`], [`pit`] | what it has driven, on what, and its visits to the pits |
+//! | [`track`] | track status and its history |
+//! | [`control`], [`penalty`] | race control's messages; investigations and penalties read from them |
+//! | [`weather`] | the latest weather |
+//! | [`finish`] | retirement and the chequered flag |
+//! | [`qualifying`] | the parts of qualifying and the best laps in them |
+//! | [`classification`] | the order, and what a summary writes |
+//! | [`fold`] | one record into the state |
+//!
 //! **Invariant:** nothing here reads a clock, a file or a socket. The same records in the same order
-//! give the same state, bit for bit. That is why a restart may simply fold the journal again. No
-//! allocation per streaming record: cars, laps and stints sit in fixed-capacity collections.
+//! give the same state, bit for bit. That is why a restart may simply fold the journal again.
+//! Streaming records (telemetry, locations, intervals, positions) cost O(1) and allocate nothing:
+//! cars are found by a table, laps are reserved when a car first appears, and all else has a fixed
+//! capacity.
 
-use heapless::Vec;
+#![forbid(unsafe_code)]
+
+pub mod car;
+pub mod classification;
+pub mod clock;
+pub mod control;
+pub mod event;
+pub mod finish;
+pub mod fold;
+pub mod lap;
+pub mod penalty;
+pub mod pit;
+pub mod qualifying;
+pub mod session;
+pub mod stint;
+mod text;
+pub mod track;
+pub mod weather;
+
+#[cfg(test)]
+mod tests;
+
+pub use car::{Car, CarStatus};
+pub use classification::{ClassificationRow, OfficialResult, PitRow, Standing, StintRow};
+pub use control::ControlMessage;
+pub use event::{Event, Events, MAX_EVENTS};
+pub use lap::{LapState, MAX_LAPS};
+pub use penalty::{Investigation, InvestigationState, Penalty, PenaltyKind};
+pub use pit::{MAX_PITS, PitState};
+pub use session::{SessionState, SessionType};
+pub use stint::{Compound, MAX_STINTS, StintState};
+pub use track::{StatusChange, Track, TrackStatus};
+pub use weather::WeatherState;
+
 use serde::Serialize;
 
-use crate::record::{Entry, Gap, Time};
+use crate::record::Time;
 
 /// Most cars in a session.
 pub const MAX_CARS: usize = 32;
-/// Most laps of a car in a session.
-pub const MAX_LAPS: usize = 200;
-/// Most stints of a car in a session.
-pub const MAX_STINTS: usize = 24;
-/// Most visits of a car to the pits in a session.
-pub const MAX_PITS: usize = 48;
-/// Most events that one record brings about.
-pub const MAX_EVENTS: usize = 64;
 
-/// What kind of session it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionType {
-    Practice,
-    Qualifying,
-    SprintQualifying,
-    Sprint,
-    Race,
-    #[default]
-    Unknown,
-}
+/// No car has this number in [`Race::slots`].
+const NO_SLOT: u8 = u8::MAX;
 
-/// Status of the whole track.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TrackStatus {
-    #[default]
-    Clear,
-    Yellow,
-    SafetyCar,
-    VirtualSafetyCar,
-    VirtualSafetyCarEnding,
-    Red,
-    Chequered,
-}
-
-/// Tyre compound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Compound {
-    Soft,
-    Medium,
-    Hard,
-    Intermediate,
-    Wet,
-    #[default]
-    Unknown,
-}
-
-/// Where a car is in its race.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CarStatus {
-    #[default]
-    OnTrack,
-    InPit,
-    /// Stopped for good, as far as one can tell (it may come back).
-    Retired,
-    /// Took the chequered flag.
-    Finished,
-    NotStarted,
-    Disqualified,
-}
-
-/// One lap of one car, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct LapState {
-    pub number: u16,
-    pub started: Option<Time>,
-    /// Sector times (s).
-    pub sectors: [Option<f64>; 3],
-    /// Lap time (s), once complete.
-    pub duration: Option<f64>,
-    pub is_out_lap: bool,
-    pub is_in_lap: bool,
-    /// Every track status that held during the lap, as a bit set over `TrackStatus as u8`.
-    pub statuses: u8,
-    pub compound: Compound,
-    /// Age of the tyres at the end of the lap (laps).
-    pub tyre_age: Option<u16>,
-    /// Position when the lap ended.
-    pub position: Option<u8>,
-    /// Gap to the leader when the lap ended.
-    pub gap_to_leader: Option<Gap>,
-    /// Journal sequence of the record that completed it.
-    pub completed_seq: Option<u64>,
-}
-
-/// One set of tyres on one car.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct StintState {
-    pub number: u8,
-    pub compound: Compound,
-    pub lap_start: u16,
-    pub lap_end: u16,
-    pub age_at_start: Option<u16>,
-}
-
-/// A visit to the pit lane.
+/// The state of one session, as far as the records tell it.
+///
+/// ```
+/// use trackside::race::{Event, Race};
+/// use trackside::record::decode;
+/// let mut race = Race::new();
+/// let payload = br#"{"meeting_key":1229,"session_key":9472,"driver_number":1,
+///     "date":"2024-03-02T15:06:42.341000+00:00","position":1}"#;
+/// let entry = decode("v1/position", &bytes::Bytes::from_static(payload)).unwrap().entry;
+/// let events = race.apply(0, &entry);
+/// assert!(events.contains(&Event::PositionChanged { driver_number: 1, position: 1 }));
+/// assert_eq!(race.order()[0].driver_number, 1);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PitState {
-    /// The in-lap.
-    pub lap: Option<u16>,
-    pub exit: Option<Time>,
-    /// Time in the pit lane (s).
-    pub lane_s: Option<f64>,
+pub struct Race {
+    /// Sequence of the last record applied.
+    pub seq: u64,
+    pub session: SessionState,
+    /// The latest plausible date of a record of this session; [`Time::default`] before the first.
+    pub clock: Time,
+    pub track: Track,
+    pub weather: Option<WeatherState>,
+    /// Race control's messages, oldest first; at most [`control::MAX_MESSAGES`].
+    pub control: Vec<ControlMessage>,
+    /// Incidents that the stewards were told of, oldest first.
+    pub investigations: Vec<Investigation>,
+    /// Penalties that race control announced, oldest first.
+    pub penalties: Vec<Penalty>,
+    /// Records that were left out because they belong to another session.
+    pub foreign_records: u64,
+    cars: Vec<Car>,
+    #[serde(skip)]
+    slots: Slots,
+    #[serde(skip)]
+    gate: clock::Gate,
+    #[serde(skip)]
+    sessions: session::Known,
+    #[serde(skip)]
+    finish: finish::Finish,
 }
 
-/// One car.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Car {
-    pub driver_number: u8,
-    /// Three letters, such as `VER`; the number as text until the driver list is known.
-    pub acronym: heapless::String<8>,
-    pub name: heapless::String<48>,
-    pub team: heapless::String<48>,
-    /// RRGGBB.
-    pub colour: heapless::String<6>,
-    pub grid: Option<u8>,
-    /// Qualifying time (s).
-    pub qualifying_s: Option<f64>,
-    pub position: Option<u8>,
-    pub status: CarStatus,
-    /// Laps completed.
-    pub laps_completed: u16,
-    pub gap_to_leader: Option<Gap>,
-    pub interval: Option<Gap>,
-    pub best_lap_s: Option<f64>,
-    /// Penalties from race control that are not yet served (s).
-    pub penalty_s: f64,
-    /// Last telemetry.
-    pub speed_kmh: Option<i16>,
-    pub last_seen: Option<Time>,
-    pub laps: Vec<LapState, MAX_LAPS>,
-    pub stints: Vec<StintState, MAX_STINTS>,
-    pub pits: Vec<PitState, MAX_PITS>,
+/// Where each driver number sits in the list of cars.
+#[derive(Clone, Debug, PartialEq)]
+struct Slots([u8; 256]);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Slots([NO_SLOT; 256])
+    }
 }
 
-/// What a record changed. Predictions and alerts hang on these.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// A new session began (or the first one).
-    SessionChanged { session_key: i32 },
-    SessionStarted,
-    SessionFinished,
-    LapStarted { driver_number: u8, lap: u16 },
-    /// A sector time of the lap in progress is known (1, 2).
-    SectorCompleted { driver_number: u8, lap: u16, sector: u8 },
-    LapCompleted { driver_number: u8, lap: u16 },
-    PitExit { driver_number: u8, lap: Option<u16> },
-    StintStarted { driver_number: u8, stint: u8 },
-    TrackStatusChanged { status: TrackStatus },
-    PositionChanged { driver_number: u8, position: u8 },
-    Retired { driver_number: u8 },
-    Finished { driver_number: u8 },
-    PenaltyGiven { driver_number: u8, seconds: u16 },
-    /// The official result is known for a car.
-    ResultKnown { driver_number: u8 },
+impl Default for Race {
+    fn default() -> Self {
+        Race::new()
+    }
 }
 
-/// What one record brought about, oldest first.
-pub type Events = Vec<Event, MAX_EVENTS>;
+impl Race {
+    /// A race that has heard nothing yet.
+    pub fn new() -> Race {
+        Race {
+            seq: 0,
+            session: SessionState::default(),
+            clock: Time::default(),
+            track: Track::default(),
+            weather: None,
+            control: Vec::new(),
+            investigations: Vec::new(),
+            penalties: Vec::new(),
+            foreign_records: 0,
+            cars: Vec::with_capacity(MAX_CARS),
+            slots: Slots::default(),
+            gate: clock::Gate::default(),
+            sessions: session::Known::default(),
+            finish: finish::Finish::default(),
+        }
+    }
+
+    /// Every car, in the order in which they were first heard of.
+    pub fn cars(&self) -> &[Car] {
+        &self.cars
+    }
+
+    /// The car of that number.
+    pub fn car(&self, driver_number: u8) -> Option<&Car> {
+        self.cars
+            .get(usize::from(self.slots.0[usize::from(driver_number)]))
+    }
+
+    /// The cars in running order: those that go on by position, then those that stopped by the
+    /// distance that they covered, then the disqualified and those that never started. A car without
+    /// a position counts by its place on the grid, else by its best lap.
+    pub fn order(&self) -> Vec<&Car> {
+        let mut cars: Vec<&Car> = self.cars.iter().collect();
+        cars.sort_by(|a, b| {
+            a.status
+                .rank()
+                .cmp(&b.status.rank())
+                .then_with(|| match a.status {
+                    CarStatus::Retired => b.laps_completed.cmp(&a.laps_completed),
+                    _ => std::cmp::Ordering::Equal,
+                })
+                .then_with(|| {
+                    a.running_key()
+                        .partial_cmp(&b.running_key())
+                        .unwrap_or(std::cmp::Ordering::Equal)
+                })
+                .then_with(|| a.driver_number.cmp(&b.driver_number))
+        });
+        cars
+    }
+
+    /// What holds on the whole track now.
+    pub fn track_status(&self) -> TrackStatus {
+        self.track.status
+    }
+
+    /// The lap that the leader is on: 0 before the start, the last one once it has finished.
+    pub fn leader_lap(&self) -> u16 {
+        self.cars
+            .iter()
+            .map(Car::current_lap)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Laps that the leader has completed.
+    pub fn leader_laps_completed(&self) -> u16 {
+        self.cars
+            .iter()
+            .map(|c| c.laps_completed)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Dates that were refused because they would have carried the clock away.
+    pub fn refused_dates(&self) -> u64 {
+        self.gate.refused
+    }
+
+    /// Bytes that this state holds, roughly: for tests of its bound.
+    pub fn bytes(&self) -> usize {
+        size_of::<Race>()
+            + self.cars.capacity() * size_of::<Car>()
+            + self
+                .cars
+                .iter()
+                .map(|c| c.laps.capacity() * size_of::<LapState>())
+                .sum::<usize>()
+            + self
+                .control
+                .iter()
+                .map(|m| size_of::<ControlMessage>() + m.message.len())
+                .sum::<usize>()
+            + self.penalties.capacity() * size_of::<Penalty>()
+            + self.investigations.capacity() * size_of::<Investigation>()
+            + self.track.bytes()
+    }
+
+    /// The place of a car in the list, made if need be; `None` when there are [`MAX_CARS`] already.
+    fn slot(&mut self, driver_number: u8) -> Option<usize> {
+        let slot = self.slots.0[usize::from(driver_number)];
+        if slot != NO_SLOT {
+            return Some(usize::from(slot));
+        }
+        if self.cars.len() == MAX_CARS {
+            return None;
+        }
+        let slot = self.cars.len();
+        self.slots.0[usize::from(driver_number)] = slot as u8;
+        self.cars.push(Car::new(driver_number));
+        Some(slot)
+    }
+}

@@ -1,0 +1,479 @@
+//! One record into the state.
+//!
+//! **Invariant:** what streams takes the short way: a table look-up and a handful of stores. Only a
+//! record that changes something rare (a lap, race control, a new session) goes further.
+
+use super::control::ControlMessage;
+use super::event::say;
+use super::penalty::{Decision, Investigation, MAX_PENALTIES, PenaltyKind, decision, reason};
+use super::session::MeetingName;
+use super::track::{Signal, signal};
+use super::{
+    CarStatus, Event, Events, InvestigationState, OfficialResult, Penalty, Race, SessionType,
+    TrackStatus, WeatherState,
+};
+use crate::record::{
+    Entry, Lap, Pit, Position, RaceControl, Record, SessionResult, StartingGrid, Time,
+};
+
+/// Time in the pit lane that is assumed where the feed gives none (s).
+const USUAL_LANE_S: f64 = 20.0;
+
+impl Race {
+    /// Takes in the journal's record `seq` and says what it changed.
+    pub fn apply(&mut self, seq: u64, entry: &Entry) -> Events {
+        let mut events = Events::new();
+        let record = &entry.record;
+        self.seq = seq;
+        let Some(key) = record.session_key() else {
+            if let Record::Meeting(r) = record {
+                let meeting = MeetingName::of(r);
+                self.session.meet(&meeting);
+                self.sessions.meeting = Some(meeting);
+            }
+            return events;
+        };
+        match record {
+            Record::StartingGrid(r) => {
+                self.grid(r, entry.id);
+                return events;
+            }
+            Record::Prediction(_) | Record::ChampionshipDriver(_) | Record::ChampionshipTeam(_) => {
+                return events;
+            }
+            _ => {}
+        }
+        if self.session.key != Some(key) {
+            if !self.sessions.begins(record, key, &self.session) {
+                self.foreign_records += 1;
+                return events;
+            }
+            self.begin(record, key, &mut events);
+        }
+        self.sessions.own(record);
+        self.tick(record, &mut events);
+        self.take(seq, entry, &mut events);
+        events
+    }
+
+    /// Begins another session: all that was known of the one before is let go.
+    fn begin(&mut self, record: &Record, key: i32, events: &mut Events) {
+        let mut session = self.sessions.session(key).cloned().unwrap_or_default();
+        session.key = Some(key);
+        session.meeting_key = meeting_key(record).or(session.meeting_key);
+        if let Some(meeting) = &self.sessions.meeting {
+            session.meet(meeting);
+        }
+        let mut sessions = std::mem::take(&mut self.sessions);
+        sessions.begun();
+        *self = Race {
+            seq: self.seq,
+            session,
+            sessions,
+            ..Race::new()
+        };
+        say(events, Event::SessionChanged { session_key: key });
+    }
+
+    /// Moves the clock on, and what was waiting for it.
+    #[inline]
+    fn tick(&mut self, record: &Record, events: &mut Events) {
+        let date = match record {
+            // The schedule is no news of the time.
+            Record::Session(_) => None,
+            Record::Frame(r) => Some(r.last),
+            record => record.date(),
+        };
+        let Some(date) = date else {
+            return;
+        };
+        self.clock = self.gate.advance(self.clock, date);
+        if self.track.is_due(self.clock) {
+            self.with_track(events, |race| {
+                race.track
+                    .derive(race.clock, race.session.session_type.is_race());
+            });
+        }
+        if matches!(self.finish.deadline, Some(t) if t < self.clock) {
+            self.give_up_the_rest(events);
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, seq: u64, entry: &Entry, events: &mut Events) {
+        match &entry.record {
+            Record::CarData(r) => {
+                let racing =
+                    self.session.started.is_some() && self.track.status != TrackStatus::Red;
+                if let Some(i) = self.slot(r.driver_number) {
+                    self.cars[i].telemetry(r, racing);
+                    self.mind_standing(i, r.date, events);
+                }
+            }
+            Record::Location(r) => {
+                if let Some(i) = self.slot(r.driver_number) {
+                    self.cars[i].locate(r);
+                }
+            }
+            Record::Interval(r) => {
+                if self.session.session_type == SessionType::Unknown {
+                    // Only races have intervals.
+                    self.session.session_type = SessionType::Race;
+                }
+                if let Some(i) = self.slot(r.driver_number) {
+                    self.cars[i].space(r);
+                }
+            }
+            Record::Frame(r) => {
+                if let Some(i) = self.slot(r.driver_number) {
+                    let car = &mut self.cars[i];
+                    car.last_seen = car.last_seen.max(Some(r.last));
+                }
+            }
+            Record::Position(r) => self.position(r, events),
+            Record::Lap(r) => self.lap(r, entry.id, seq, events),
+            Record::Pit(r) => self.visit(r, entry.id, events),
+            Record::Stint(r) => {
+                if let Some(i) = self.slot(r.driver_number) {
+                    self.cars[i].stint(r, entry.id, events);
+                }
+            }
+            Record::Weather(r) => WeatherState::update(&mut self.weather, r),
+            Record::RaceControl(r) => self.control(r, entry.id, events),
+            Record::Driver(r) => {
+                if let Some(i) = self.slot(r.driver_number) {
+                    self.cars[i].identify(r);
+                }
+            }
+            Record::Session(r) => {
+                self.sessions.announce(r);
+                self.session.describe(r);
+                if let Some(meeting) = &self.sessions.meeting {
+                    self.session.meet(meeting);
+                }
+            }
+            Record::SessionResult(r) => self.result(r, entry.id, events),
+            Record::Overtake(_)
+            | Record::TeamRadio(_)
+            | Record::Meeting(_)
+            | Record::StartingGrid(_)
+            | Record::ChampionshipDriver(_)
+            | Record::ChampionshipTeam(_)
+            | Record::Prediction(_) => {}
+        }
+    }
+
+    /// The grid carries the qualifying session's key: it is matched by its meeting, and a sprint's
+    /// grid is told from the race's where the qualifying session was announced.
+    fn grid(&mut self, r: &StartingGrid, version: Option<i64>) {
+        let set_by = self.sessions.session(r.session_key).map(|s| s.session_type);
+        let other = match self.session.session_type {
+            SessionType::Race => set_by == Some(SessionType::SprintQualifying),
+            SessionType::Sprint => set_by == Some(SessionType::Qualifying),
+            SessionType::Unknown => false,
+            _ => true,
+        };
+        if self.session.meeting_key != Some(r.meeting_key) || other {
+            return;
+        }
+        let Some(i) = self.slot(r.driver_number) else {
+            return;
+        };
+        let car = &mut self.cars[i];
+        if car.heard.grid_is_official && version < car.heard.grid_version {
+            return;
+        }
+        if r.position.is_some() {
+            car.grid = r.position;
+            car.heard.grid_is_official = true;
+        }
+        car.heard.grid_version = version;
+        car.qualifying_s = r.lap_duration.or(car.qualifying_s);
+    }
+
+    fn position(&mut self, r: &Position, events: &mut Events) {
+        let before_start = self.session.started.is_none();
+        let Some(i) = self.slot(r.driver_number) else {
+            return;
+        };
+        let car = &mut self.cars[i];
+        let earliest = car.heard.first_position.is_none_or(|t| r.date < t);
+        if before_start && earliest && !car.heard.grid_is_official {
+            car.grid = Some(r.position);
+            car.heard.first_position = Some(r.date);
+        }
+        if car.heard.position > Some(r.date) {
+            return;
+        }
+        car.heard.position = Some(r.date);
+        if car.position != Some(r.position) {
+            car.position = Some(r.position);
+            say(
+                events,
+                Event::PositionChanged {
+                    driver_number: r.driver_number,
+                    position: r.position,
+                },
+            );
+        }
+    }
+
+    fn lap(&mut self, r: &Lap, version: Option<i64>, seq: u64, events: &mut Events) {
+        let Some(i) = self.slot(r.driver_number) else {
+            return;
+        };
+        let is_race = self.session.session_type.is_race();
+        if self.session.started.is_none() && is_race {
+            self.start(r.date_start.unwrap_or(self.clock), events);
+        }
+        let progress = self.cars[i].lap_record(r, version, seq, &self.track, events);
+        if !is_race {
+            return;
+        }
+        let leads = self.cars[i].laps_completed > self.finish.leader_laps;
+        self.finish.leader_laps = self.finish.leader_laps.max(self.cars[i].laps_completed);
+        let car = &mut self.cars[i];
+        if progress.moved {
+            car.heard.has_started = true;
+            car.heard.leader_laps = self.finish.leader_laps;
+            car.heard.standing_since = None;
+            match car.status {
+                CarStatus::Retired if self.finish.winner_line.is_none() => {
+                    car.status = CarStatus::OnTrack;
+                    say(
+                        events,
+                        Event::Resumed {
+                            driver_number: r.driver_number,
+                        },
+                    );
+                }
+                CarStatus::NotStarted => car.status = CarStatus::OnTrack,
+                _ => {}
+            }
+        }
+        if let Some(number) = progress.began.filter(|n| *n > self.finish.leader_begun) {
+            self.finish.leader_begun = number;
+            let t = r.date_start.unwrap_or(self.clock);
+            self.with_track(events, |race| {
+                race.track.leader_began_lap(t, race.clock, true)
+            });
+        }
+        if leads {
+            self.miss_the_silent(events);
+        }
+        if progress.completed.is_some() {
+            self.settle_finish(events);
+        }
+    }
+
+    fn start(&mut self, t: Time, events: &mut Events) {
+        self.session.started = Some(t);
+        say(events, Event::SessionStarted);
+    }
+
+    fn visit(&mut self, r: &Pit, version: Option<i64>, events: &mut Events) {
+        let Some(i) = self.slot(r.driver_number) else {
+            return;
+        };
+        let exit = r.date.unwrap_or(self.clock);
+        let lane_s = r.lane_duration.or(r.pit_duration).unwrap_or(USUAL_LANE_S);
+        let entry = exit.plus_seconds(-lane_s);
+        let under_red = self.track.was_red(entry, exit);
+        let is_new = self.cars[i].pit(r, version, under_red, events);
+        let car = &mut self.cars[i];
+        car.heard.standing_since = None;
+        if !is_new || car.pits.iter().any(|p| p.exit == r.date && p.under_red) {
+            return;
+        }
+        let neutral = TrackStatus::SafetyCar.bit() | TrackStatus::VirtualSafetyCar.bit();
+        let neutralised = self.track.held(entry, exit) & neutral != 0;
+        for p in &mut self.penalties {
+            let counts = matches!(p.kind, PenaltyKind::Time { .. }) || !neutralised;
+            if p.driver_number == r.driver_number && p.given <= entry && counts {
+                p.served = true;
+            }
+        }
+        self.count_penalties();
+    }
+
+    fn control(&mut self, r: &RaceControl, id: Option<i64>, events: &mut Events) {
+        let message = ControlMessage::of(r, self.clock);
+        let (t, text) = (message.date, message.message.clone());
+        if !message.keep(&mut self.control) {
+            return;
+        }
+        let is_race = self.session.session_type.is_race();
+        self.with_track(events, |race| {
+            let offset = race.session.gmt_offset_s;
+            race.track
+                .hear(r, id.unwrap_or_default(), race.clock, offset, is_race);
+        });
+        let signal = signal(r, &text);
+        if !is_race && signal == Some(Signal::Green) && self.session.started.is_none() {
+            self.start(t, events);
+        }
+        if self.session.session_type.is_qualifying() {
+            let number = r.qualifying_phase.and_then(|n| u8::try_from(n).ok());
+            if signal == Some(Signal::Green) || number.is_some() {
+                self.begin_part(t, number);
+            }
+        }
+        if signal == Some(Signal::Chequered) {
+            self.flag(t, events);
+        }
+        if let Some(decision) = decision(&text, r.flag.as_deref()) {
+            self.decide(decision, &text, t, events);
+        }
+    }
+
+    fn flag(&mut self, t: Time, events: &mut Events) {
+        let kind = self.session.session_type;
+        if kind.is_race() {
+            self.session.chequered = Some(self.session.chequered.map_or(t, |held| held.min(t)));
+            self.finish.flag = self.session.chequered;
+            return self.settle_finish(events);
+        }
+        self.session.chequered = self.session.chequered.max(Some(t));
+        let last_part =
+            usize::from(self.session.part().unwrap_or_default()) == super::session::MAX_PARTS;
+        if kind == SessionType::Practice || kind.is_qualifying() && last_part {
+            self.end_session(events);
+        }
+    }
+
+    fn decide(&mut self, decision: Decision, text: &str, t: Time, events: &mut Events) {
+        match decision {
+            Decision::Penalty { cars, kind } => {
+                for driver_number in cars.iter().copied() {
+                    let penalty = Penalty {
+                        driver_number,
+                        kind,
+                        given: t,
+                        reason: reason(text),
+                        served: false,
+                    };
+                    let seconds = match kind {
+                        PenaltyKind::Time { seconds } | PenaltyKind::StopGo { seconds } => seconds,
+                        PenaltyKind::DriveThrough => 0,
+                    };
+                    if self.penalties.len() < MAX_PENALTIES {
+                        self.penalties.push(penalty);
+                    }
+                    say(
+                        events,
+                        Event::PenaltyGiven {
+                            driver_number,
+                            seconds,
+                        },
+                    );
+                }
+                self.count_penalties();
+                let state = InvestigationState::Penalised;
+                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
+            }
+            Decision::Served { cars } => {
+                let owed = |p: &&mut Penalty| !p.served && cars.contains(&p.driver_number);
+                if let Some(p) = self.penalties.iter_mut().find(owed) {
+                    p.served = true;
+                }
+                self.count_penalties();
+            }
+            Decision::Disqualified { cars } => {
+                for number in cars {
+                    if let Some(i) = self.slot(number) {
+                        self.cars[i].status = CarStatus::Disqualified;
+                    }
+                }
+            }
+            Decision::Stopped { cars } => {
+                for number in cars {
+                    if let Some(i) = self.slot(number)
+                        && self.session.session_type.is_race()
+                    {
+                        self.retire(i, events);
+                    }
+                }
+            }
+            Decision::LapDeleted { car, seconds, lap } => {
+                if let Some(i) = self.slot(car) {
+                    self.cars[i].delete_lap(seconds, lap, true);
+                }
+            }
+            Decision::LapReinstated { car, seconds } => {
+                if let Some(i) = self.slot(car) {
+                    self.cars[i].delete_lap(Some(seconds), None, false);
+                }
+            }
+            Decision::Investigation { cars, state } => {
+                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
+            }
+        }
+    }
+
+    /// Adds up what each car still has to serve.
+    fn count_penalties(&mut self) {
+        for car in &mut self.cars {
+            let owed = self
+                .penalties
+                .iter()
+                .filter(|p| p.driver_number == car.driver_number && !p.served);
+            car.penalty_s = owed.map(|p| f64::from(p.seconds())).sum();
+        }
+    }
+
+    fn result(&mut self, r: &SessionResult, version: Option<i64>, events: &mut Events) {
+        let Some(i) = self.slot(r.driver_number) else {
+            return;
+        };
+        let new = OfficialResult::of(r, version);
+        let held = &mut self.cars[i].official;
+        if held
+            .as_ref()
+            .is_some_and(|h| h.version > version || *h == new)
+        {
+            return;
+        }
+        *held = Some(new);
+        say(
+            events,
+            Event::ResultKnown {
+                driver_number: r.driver_number,
+            },
+        );
+        if self.session.session_type.is_race() && self.finish.winner_line.is_some() {
+            self.give_up_the_rest(events);
+        }
+        self.end_session(events);
+    }
+
+    /// Does something to the track and tells of a change of status.
+    fn with_track(&mut self, events: &mut Events, change: impl FnOnce(&mut Race)) {
+        let before = self.track.status;
+        change(self);
+        let status = self.track.status;
+        if status != before {
+            for car in &mut self.cars {
+                car.see(status);
+            }
+            say(events, Event::TrackStatusChanged { status });
+        }
+    }
+}
+
+/// The meeting that a record belongs to, where its session is told by it.
+fn meeting_key(record: &Record) -> Option<i32> {
+    Some(match record {
+        Record::CarData(r) => r.meeting_key,
+        Record::Location(r) => r.meeting_key,
+        Record::Interval(r) => r.meeting_key,
+        Record::Position(r) => r.meeting_key,
+        Record::Lap(r) => r.meeting_key,
+        Record::Pit(r) => r.meeting_key,
+        Record::Stint(r) => r.meeting_key,
+        Record::Weather(r) => r.meeting_key,
+        Record::RaceControl(r) => r.meeting_key,
+        Record::Driver(r) => r.meeting_key,
+        Record::Session(r) => r.meeting_key,
+        _ => return None,
+    })
+}
