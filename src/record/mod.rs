@@ -13,7 +13,10 @@ pub mod key;
 mod lenient;
 pub mod openf1;
 pub mod prediction;
+pub mod samples;
 pub mod sanitise;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 pub use codec::{Reject, Wire, decode};
