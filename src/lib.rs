@@ -1,1 +1,3 @@
+pub mod ingest;
+pub mod publish;
 pub mod record;
