@@ -1,2 +1,4 @@
 pub mod race;
+pub mod ingest;
+pub mod publish;
 pub mod record;

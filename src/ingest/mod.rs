@@ -3,6 +3,18 @@
 //! **Invariant:** ingest never touches race state, and nothing is acknowledged to its source before
 //! the journal says that it is on disk.
 
+pub mod backoff;
+pub mod mqtt;
+pub mod openf1;
+pub mod recording;
+pub mod replay;
+pub mod secret;
+pub mod status;
+pub mod tls;
+pub mod zenoh;
+
+pub use status::SourceStatus;
+
 use bytes::Bytes;
 use std::time::Instant;
 
