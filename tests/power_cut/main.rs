@@ -318,7 +318,8 @@ fn message_id(payload: &[u8]) -> String {
 
 #[test]
 fn a_power_cut_takes_nothing_that_the_daemon_acknowledged() {
-    let Some(path) = support::data("recordings/2024-bahrain-race-first-10-minutes.ndjson.zst") else {
+    let Some(path) = support::data("recordings/2024-bahrain-race-first-10-minutes.ndjson.zst")
+    else {
         return;
     };
     let cuts = from_environment("TRACKSIDE_POWER_CUTS", DAEMON_CUTS);

@@ -313,7 +313,7 @@ impl<'a> Replay<'a> {
                 }
                 Ok(())
             }
-            mode if mode == "FALLOC_FL_KEEP_SIZE" => Ok(()),
+            "FALLOC_FL_KEEP_SIZE" => Ok(()),
             mode => Err(format!("mode {mode} is not followed")),
         }
     }

@@ -118,7 +118,10 @@ impl Broker {
         let mut process = Process::start("mosquitto", command, &log);
         let address = ([127, 0, 0, 1], self.port).into();
         wait_for("mosquitto to listen", UP_WITHIN, || {
-            assert!(process.is_running(), "mosquitto has ended; is its port free?");
+            assert!(
+                process.is_running(),
+                "mosquitto has ended; is its port free?"
+            );
             TcpStream::connect_timeout(&address, UP_WITHIN).ok()
         });
         self.process = Some(process);
@@ -163,8 +166,11 @@ impl Broker {
         }
         if o.tls {
             make_certificates(&self.folder);
-            writeln!(text, "certfile {folder}/server.pem\nkeyfile {folder}/server.key")
-                .expect("a String");
+            writeln!(
+                text,
+                "certfile {folder}/server.pem\nkeyfile {folder}/server.key"
+            )
+            .expect("a String");
         }
         fs::write(self.folder.join("mosquitto.conf"), text).expect("a configuration");
     }
@@ -177,7 +183,13 @@ fn make_certificates(folder: &Path) {
         command.current_dir(folder);
         command
     };
-    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let curve = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ];
     run(openssl()
         .args(["req", "-x509", "-days", "2", "-subj", "/CN=test authority"])
         .args(curve)
@@ -192,8 +204,23 @@ fn make_certificates(folder: &Path) {
     )
     .expect("an extension file");
     run(openssl()
-        .args(["x509", "-req", "-days", "2", "-in", "server.csr", "-CA", "ca.pem"])
-        .args(["-CAkey", "ca.key", "-CAcreateserial", "-extfile", "server.ext"])
+        .args([
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+        ])
+        .args([
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-extfile",
+            "server.ext",
+        ])
         .args(["-out", "server.pem"]));
 }
 

@@ -21,11 +21,19 @@ pub fn mqtt_source(broker: &Broker, client_id: &str) -> String {
         broker.url()
     );
     if let Some((user, password)) = &broker.options().login {
-        writeln!(text, "broker.username = \"{user}\"\nbroker.password = \"{password}\"")
-            .expect("a String");
+        writeln!(
+            text,
+            "broker.username = \"{user}\"\nbroker.password = \"{password}\""
+        )
+        .expect("a String");
     }
     if broker.options().tls {
-        writeln!(text, "broker.ca_file = \"{}\"", broker.authority().display()).expect("a String");
+        writeln!(
+            text,
+            "broker.ca_file = \"{}\"",
+            broker.authority().display()
+        )
+        .expect("a String");
     }
     text
 }
@@ -69,7 +77,11 @@ impl Daemon {
         let (command, wrapped) = wrap(command);
         let mut process = Process::start("trackside", command, &folder.join("trackside.log"));
         let address: SocketAddr = wait_for("trackside to be ready", ready_within, || {
-            assert!(process.is_running(), "trackside has ended: {}", process.log());
+            assert!(
+                process.is_running(),
+                "trackside has ended: {}",
+                process.log()
+            );
             fs::read_to_string(&ready).ok()?.trim().parse().ok()
         });
         if wrapped {
@@ -147,7 +159,9 @@ impl Daemon {
     /// What `trackside journal export` said, if it failed.
     pub fn export(data: &Path) -> Result<Vec<Recorded>, String> {
         let output = trackside()
-            .args(["journal", "export", "--format", "ndjson", "--out", "-", "--data"])
+            .args([
+                "journal", "export", "--format", "ndjson", "--out", "-", "--data",
+            ])
             .arg(data)
             .output()
             .map_err(|e| e.to_string())?;

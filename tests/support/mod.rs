@@ -3,8 +3,15 @@
 //! *Invariant:* whatever a test starts is gone when the test is, also when it fails; every wait has a
 //! limit; and what a failed test wrote (configurations, logs, journals) is kept and its place printed.
 
-#![allow(dead_code, unused_imports, reason = "each test program uses its own part")]
-#![allow(clippy::print_stderr, reason = "a failed test says where its traces are")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses its own part"
+)]
+#![allow(
+    clippy::print_stderr,
+    reason = "a failed test says where its traces are"
+)]
 
 mod broker;
 mod daemon;

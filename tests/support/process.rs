@@ -56,8 +56,7 @@ impl Process {
 
     /// Its process id (of the wrapped process, if it is wrapped).
     pub fn pid(&self) -> Pid {
-        self.inner
-            .unwrap_or_else(|| Pid::from_child(&self.child))
+        self.inner.unwrap_or_else(|| Pid::from_child(&self.child))
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -102,7 +101,11 @@ impl Process {
             .lines()
             .find_map(|l| l.strip_prefix("VmRSS:"))
             .expect("VmRSS");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
         kib * 1024
     }
 

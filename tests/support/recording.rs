@@ -84,7 +84,8 @@ impl Recording {
     /// Opens a zstd-compressed NDJSON recording.
     pub fn open(path: &Path) -> Recording {
         let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let decoder = zstd::Decoder::new(file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let decoder =
+            zstd::Decoder::new(file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Recording {
             lines: BufReader::new(decoder).lines(),
         }
