@@ -3,4 +3,373 @@
 //! Parsed once into typed values; nothing past this point sees a string. A wrong key or value is
 //! refused with the line, what was found and what is allowed.
 //!
+//! ```
+//! use trackside::config::Config;
+//! let config = Config::from_toml("data_dir = '/var/lib/trackside'\n[api]\nlisten = '127.0.0.1:8040'").unwrap();
+//! assert_eq!(config.api.listen.port(), 8040);
+//! let wrong = Config::from_toml("[api]\nlissten = '127.0.0.1:8040'").unwrap_err();
+//! assert!(wrong.to_string().contains("line 2"));
+//! ```
+//!
 //! **Invariant:** a [`Config`] that exists is valid.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
+use crate::journal;
+use crate::publish;
+
+/// Prefix of environment variables that override keys.
+pub const ENV_PREFIX: &str = "TRACKSIDE__";
+/// Most MQTT sources.
+pub const MAX_MQTT_SOURCES: usize = 16;
+/// Most channels in the registry.
+pub const MAX_CHANNELS: usize = 1_024;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the journals lie.
+    pub data_dir: PathBuf,
+    pub log: Log,
+    /// The journal of records: segments, retention, reserve.
+    pub journal: journal::Options,
+    /// How records are gathered into commits.
+    pub commit: CommitOptions,
+    /// MQTT brokers to ingest from.
+    pub mqtt: Vec<mqtt::Options>,
+    /// Zenoh, where it is to be ingested from.
+    pub zenoh: Option<zenoh::Options>,
+    /// OpenF1's live feed, where it is to be ingested from.
+    pub openf1: Option<openf1::Options>,
+    pub publish: Publish,
+    pub api: Api,
+    /// High-rate channels: name to unit and meaning.
+    pub channels: BTreeMap<String, Channel>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: PathBuf::from("/var/lib/trackside"),
+            log: Log::default(),
+            journal: journal::Options::default(),
+            commit: CommitOptions::default(),
+            mqtt: Vec::new(),
+            zenoh: None,
+            openf1: None,
+            publish: Publish::default(),
+            api: Api::default(),
+            channels: BTreeMap::new(),
+        }
+    }
+}
+
+/// Logging. Reloaded on SIGHUP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as
+    /// `info,trackside::ingest=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How log lines are written when not to journald.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where answers are published.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Publish {
+    pub mqtt: Option<publish::mqtt::Options>,
+    pub zenoh: Option<publish::zenoh::Options>,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8040)),
+        }
+    }
+}
+
+/// What a high-rate channel measures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Unit, such as `km/h`.
+    pub unit: String,
+    #[serde(default)]
+    pub description: String,
+}
+
+/// Why a configuration was refused. The message is for the person who wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path} cannot be read: {source}")]
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Refused(String),
+    #[error("environment variable {name}={value:?} is refused: {why}")]
+    Environment {
+        name: String,
+        value: String,
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads `path` (or nothing but defaults) and the process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the line or the variable.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let text = match path {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|source| {
+                ConfigError::Unreadable {
+                    path: path.to_owned(),
+                    source,
+                }
+            })?,
+        };
+        let environment = std::env::vars().filter(|(name, _)| name.starts_with(ENV_PREFIX));
+        Config::from_parts(&text, environment).map_err(|e| match (e, path) {
+            (ConfigError::Refused(why), Some(path)) => {
+                ConfigError::Refused(format!("{}: {why}", path.display()))
+            }
+            (e, _) => e,
+        })
+    }
+
+    /// Reads a file's text alone.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`], naming the line.
+    pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
+        Config::from_parts(text, std::iter::empty())
+    }
+
+    /// Reads a file's text, then lays `environment` over it, in the order of the names.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the line or the variable.
+    pub fn from_parts(
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let mut environment: Vec<_> = environment.collect();
+        environment.sort();
+        let from_file = toml::from_str::<Config>(text);
+        if environment.is_empty() {
+            return from_file.map_err(refused)?.checked();
+        }
+        let mut table = toml::from_str::<toml::Table>(text).map_err(refused)?;
+        let mut config = from_file;
+        for (name, value) in environment {
+            let refuse = |why: String| ConfigError::Environment {
+                name: name.clone(),
+                value: value.clone(),
+                why,
+            };
+            let path: Vec<String> = name[ENV_PREFIX.len()..]
+                .split("__")
+                .map(str::to_ascii_lowercase)
+                .collect();
+            set(&mut table, &path, parse_value(&value)).map_err(refuse)?;
+            let refuse = |why: String| ConfigError::Environment {
+                name: name.clone(),
+                value: value.clone(),
+                why,
+            };
+            config = match (table.clone().try_into::<Config>(), config) {
+                (Ok(config), _) => Ok(config),
+                // The variable broke what was whole.
+                (Err(e), Ok(_)) => return Err(refuse(e.message().to_owned())),
+                // The file was not whole before; a later variable may complete it.
+                (Err(_), Err(e)) => Err(e),
+            };
+        }
+        config.map_err(refused)?.checked()
+    }
+
+    fn checked(self) -> Result<Config, ConfigError> {
+        let refuse = |why: String| Err(ConfigError::Refused(why));
+        if self.data_dir.as_os_str().is_empty() {
+            return refuse("data_dir is empty; give a folder such as /var/lib/trackside".into());
+        }
+        if self.mqtt.len() > MAX_MQTT_SOURCES {
+            return refuse(format!(
+                "{} [[mqtt]] sources; at most {MAX_MQTT_SOURCES} are allowed",
+                self.mqtt.len()
+            ));
+        }
+        if self.channels.len() > MAX_CHANNELS {
+            return refuse(format!(
+                "{} [channels]; at most {MAX_CHANNELS} are allowed",
+                self.channels.len()
+            ));
+        }
+        if !(1..=1_000_000).contains(&self.commit.records) {
+            return refuse(format!(
+                "commit.records is {}; allowed: 1 to 1000000",
+                self.commit.records
+            ));
+        }
+        if self.commit.interval_ms > 1_000 {
+            return refuse(format!(
+                "commit.interval_ms is {}; allowed: 0 to 1000",
+                self.commit.interval_ms
+            ));
+        }
+        if let Err(e) = self.log.level.parse::<tracing_subscriber::filter::EnvFilter>() {
+            return refuse(format!(
+                "log.level is {:?}: {e}; allowed: error, warn, info, debug, trace, or directives \
+                 such as info,trackside::ingest=debug",
+                self.log.level
+            ));
+        }
+        Ok(self)
+    }
+}
+
+fn refused(error: toml::de::Error) -> ConfigError {
+    // toml's own text names line and column and shows the line.
+    ConfigError::Refused(error.to_string().trim_end().to_owned())
+}
+
+/// A TOML value where the text is one (`8040`, `true`, `["a"]`), else the text itself.
+fn parse_value(text: &str) -> toml::Value {
+    toml::from_str::<toml::Table>(&format!("v = {text}"))
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+fn set(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(), String> {
+    match path {
+        [] => Err("no key is named".to_owned()),
+        [key] if !key.is_empty() => {
+            table.insert(key.clone(), value);
+            Ok(())
+        }
+        [key, index, rest @ ..] if index.parse::<usize>().is_ok() => {
+            let index: usize = index.parse().map_err(|_| "no index".to_owned())?;
+            let array = table
+                .entry(key.clone())
+                .or_insert_with(|| toml::Value::Array(Vec::new()))
+                .as_array_mut()
+                .ok_or_else(|| format!("{key} is no list"))?;
+            if index > array.len() || index >= MAX_MQTT_SOURCES {
+                return Err(format!(
+                    "{key} has {} entries; the next one is number {}",
+                    array.len(),
+                    array.len()
+                ));
+            }
+            if index == array.len() {
+                array.push(toml::Value::Table(toml::Table::new()));
+            }
+            if rest.is_empty() {
+                array[index] = value;
+                return Ok(());
+            }
+            let inner = array[index]
+                .as_table_mut()
+                .ok_or_else(|| format!("{key}[{index}] is no section"))?;
+            set(inner, rest, value)
+        }
+        [key, rest @ ..] => {
+            let inner = table
+                .entry(key.clone())
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+                .as_table_mut()
+                .ok_or_else(|| format!("{key} is no section"))?;
+            set(inner, rest, value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    #[test]
+    fn a_wrong_key_names_line_key_and_what_is_allowed() {
+        let e = Config::from_toml("data_dir = '/tmp'\n\n[commit]\nrecord = 5\n").unwrap_err();
+        let text = e.to_string();
+        for part in ["line 4", "record", "records", "interval_ms"] {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_names_what_was_found_and_what_is_allowed() {
+        let e = Config::from_toml("[commit]\nrecords = 0\n").unwrap_err().to_string();
+        assert!(e.contains("commit.records is 0") && e.contains("1 to 1000000"), "{e}");
+        let e = Config::from_toml("[log]\nformat = 'xml'\n").unwrap_err().to_string();
+        assert!(e.contains("xml") && e.contains("json") && e.contains("line 2"), "{e}");
+    }
+
+    #[test]
+    fn the_environment_overrides_and_is_named_when_wrong() {
+        let c = Config::from_parts(
+            "[commit]\nrecords = 10\n",
+            environment(&[
+                ("TRACKSIDE__COMMIT__RECORDS", "20"),
+                ("TRACKSIDE__API__LISTEN", "127.0.0.1:9000"),
+                ("TRACKSIDE__MQTT__0__URL", "mqtt://localhost:1883"),
+            ]),
+        )
+        .unwrap();
+        assert_eq!((c.commit.records, c.api.listen.port(), c.mqtt.len()), (20, 9000, 1));
+
+        let e = Config::from_parts("", environment(&[("TRACKSIDE__COMMIT__RECORDS", "many")]))
+            .unwrap_err()
+            .to_string();
+        assert!(e.contains("TRACKSIDE__COMMIT__RECORDS") && e.contains("many"), "{e}");
+        let e = Config::from_parts("", environment(&[("TRACKSIDE__NONSENSE", "1")]))
+            .unwrap_err()
+            .to_string();
+        assert!(e.contains("TRACKSIDE__NONSENSE"), "{e}");
+    }
+}

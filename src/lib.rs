@@ -1,4 +1,8 @@
-pub mod race;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod ingest;
+pub mod live;
 pub mod publish;
+pub mod race;
 pub mod record;

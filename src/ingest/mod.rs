@@ -4,13 +4,18 @@
 //! the journal says that it is on disk.
 
 pub mod backoff;
+pub mod dedupe;
+pub mod intake;
 pub mod mqtt;
 pub mod openf1;
+pub mod receipts;
 pub mod recording;
 pub mod replay;
 pub mod secret;
 pub mod status;
+pub mod tally;
 pub mod tls;
+pub mod writer;
 pub mod zenoh;
 
 pub use status::SourceStatus;
