@@ -1,1 +1,4 @@
+pub mod api;
+pub mod device;
+pub mod observability;
 pub mod record;
