@@ -1,8 +1,14 @@
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod device;
 pub mod ingest;
+pub mod journal;
 pub mod live;
+pub mod observability;
+pub mod predict;
 pub mod publish;
 pub mod race;
 pub mod record;
+pub mod simulator;
