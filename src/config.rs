@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
 use crate::journal;
+use crate::observability::{self, LogFormat};
 use crate::publish;
 
 /// Prefix of environment variables that override keys.
@@ -71,7 +72,7 @@ impl Default for Config {
 }
 
 /// Logging. Reloaded on SIGHUP.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as
@@ -84,17 +85,9 @@ impl Default for Log {
     fn default() -> Self {
         Log {
             level: "info".to_owned(),
-            format: LogFormat::Text,
+            format: LogFormat::Auto,
         }
     }
-}
-
-/// How log lines are written when not to journald.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// Where answers are published.
@@ -253,12 +246,25 @@ impl Config {
                 self.commit.interval_ms
             ));
         }
-        if let Err(e) = self.log.level.parse::<tracing_subscriber::filter::EnvFilter>() {
-            return refuse(format!(
-                "log.level is {:?}: {e}; allowed: error, warn, info, debug, trace, or directives \
-                 such as info,trackside::ingest=debug",
-                self.log.level
-            ));
+        if let Err(e) = observability::filter(&self.log.level) {
+            return refuse(format!("[log] {e}"));
+        }
+        for (i, source) in self.mqtt.iter().enumerate() {
+            if let Err(e) = source.validate() {
+                return refuse(format!("[[mqtt]] number {}: {e}", i + 1));
+            }
+        }
+        if let Some(Err(e)) = self.zenoh.as_ref().map(zenoh::Options::validate) {
+            return refuse(format!("[zenoh] {e}"));
+        }
+        if let Some(Err(e)) = self.openf1.as_ref().map(openf1::Options::validate) {
+            return refuse(format!("[openf1] {e}"));
+        }
+        if let Some(Err(e)) = self.publish.mqtt.as_ref().map(publish::mqtt::Options::validate) {
+            return refuse(format!("[publish.mqtt] {e}"));
+        }
+        if let Some(Err(e)) = self.publish.zenoh.as_ref().map(publish::zenoh::Options::validate) {
+            return refuse(format!("[publish.zenoh] {e}"));
         }
         Ok(self)
     }

@@ -9,13 +9,12 @@
 //! **Invariant:** no logic; it reads from top to bottom as the picture.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Handle;
@@ -24,16 +23,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, SourceHealth, Status};
-use crate::api::{self, tower};
+use crate::api;
 use crate::config::Config;
-use crate::device::watchdog::{Heart, Hearts};
-use crate::ingest::intake::{Intake, QUEUE_MESSAGES};
+use crate::device::{Progress, Stage, readings};
+use crate::ingest::intake::{Gauge, Intake, QUEUE_MESSAGES};
 use crate::ingest::status::{SourceStatus, State};
 use crate::ingest::writer::{Writer, WriterStatus};
 use crate::ingest::{mqtt, openf1, zenoh};
 use crate::journal::{self, Durability, Journal, Reader};
 use crate::live::{ALERTS, Live, Outlets, Snapshot};
-use crate::predict::Predictor;
+use crate::predict::{self, Predictor};
 use crate::publish;
 
 /// How often health is renewed.
@@ -50,7 +49,7 @@ pub struct Running {
     address: SocketAddr,
     /// Health, as the API shows it.
     pub health: watch::Receiver<Arc<Health>>,
-    hearts: Arc<Hearts>,
+    progress: Progress,
     stop_sources: CancellationToken,
     stop_fold: CancellationToken,
     stop_outlets: CancellationToken,
@@ -74,7 +73,7 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         CancellationToken,
         CancellationToken,
     )>::default();
-    let hearts = Arc::new(Hearts::default());
+    let progress = Progress::new();
 
     // The journals, and the two threads that live on them.
     let (records, predictions) = open_journals(config)?;
@@ -90,8 +89,8 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
 
     let (intake, queue) = Intake::new(&runtime);
     let writer = spawn("writer", {
-        let (stop, heart) = (stop_sources.clone(), hearts.heart("writer"));
-        move || writer.run(queue, &stop, || heart.beat())
+        let (stop, progress) = (stop_sources.clone(), progress.clone());
+        move || writer.run(queue, &stop, || progress.beat(Stage::Writer))
     })?;
     let fold = spawn("fold", {
         let (reader, runtime, stop) = (reader.clone(), runtime.clone(), stop_fold.clone());
@@ -100,13 +99,17 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
             alerts: alerts.clone(),
             receipts: Arc::clone(&receipts),
         };
-        let heart = hearts.heart("fold");
-        move || live.run(&reader, &outlets, &runtime, &stop, || heart.beat())
+        let progress = progress.clone();
+        let beat = move || progress.beat(Stage::Fold);
+        move || live.run(&reader, &outlets, &runtime, &stop, beat)
     })?;
 
     // Sources in.
     let mut sources = JoinSet::new();
+    let gauge = intake.gauge();
     let statuses = start_sources(config, &intake, &stop_sources, &mut sources);
+
+    drop(intake);
 
     // Answers out.
     let mut outlets = JoinSet::new();
@@ -132,34 +135,23 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         &stop_outlets,
         &mut outlets,
     );
-    let watch = Watch {
+    outlets.spawn(Watch {
         started,
         data_dir: config.data_dir.clone(),
         reader,
-        intake,
+        intake: gauge,
         writer: writer_status,
         snapshots,
         statuses,
+        progress: progress.clone(),
         stopping: stop_sources.clone(),
-    };
-    let heart = hearts.heart("health");
-    let stop = stop_outlets.clone();
-    outlets.spawn(async move {
-        let mut tick = tokio::time::interval(HEALTH_INTERVAL);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = stop.cancelled() => return,
-            }
-            health.send_replace(Arc::new(watch.look()));
-            heart.beat();
-        }
-    });
+    }
+    .run(health, stop_outlets.clone()));
 
     Ok(Running {
         address: server.address(),
         health: healths,
-        hearts,
+        progress,
         stop_sources,
         stop_fold,
         stop_outlets,
@@ -177,9 +169,9 @@ impl Running {
         self.address
     }
 
-    /// The stages whose progress feeds a watchdog.
-    pub fn hearts(&self) -> Arc<Hearts> {
-        Arc::clone(&self.hearts)
+    /// What the stages do, for a watchdog.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Whether a stage has ended that should run until it is told to stop.
@@ -195,12 +187,10 @@ impl Running {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop_sources.cancel();
         while self.sources.join_next().await.is_some() {}
-        // The health task holds the last handle of the intake: without sources the queue closes
-        // with it.
+        // The sources held the only handles of the intake: the queue has closed with them.
         let writer = join("writer", self.writer).await;
         self.stop_fold.cancel();
         let fold = join("fold", self.fold).await;
-        tokio::time::sleep(Duration::ZERO).await;
         self.stop_outlets.cancel();
         let outlets = &mut self.outlets;
         let _ = tokio::time::timeout(PUBLISH_GRACE, async {
@@ -275,4 +265,100 @@ fn start_sources(
         sources.spawn(openf1::run(options.clone(), intake.clone(), status, stop.clone()));
     }
     statuses
+}
+
+/// What health is made of.
+struct Watch {
+    started: Instant,
+    data_dir: PathBuf,
+    reader: Reader,
+    intake: Gauge,
+    writer: watch::Receiver<WriterStatus>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    statuses: Vec<watch::Receiver<SourceStatus>>,
+    progress: Progress,
+    stopping: CancellationToken,
+}
+
+impl Watch {
+    async fn run(self, health: watch::Sender<Arc<Health>>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(HEALTH_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            self.progress.beat(Stage::Runtime);
+            let now = self.look();
+            gauge!("trackside_ingest_queue_fill").set(self.intake.fill());
+            gauge!("trackside_journal_next_seq").set(now.journal.next_seq as f64);
+            self.snapshots.borrow().scores.record();
+            health.send_replace(Arc::new(now));
+        }
+    }
+
+    fn look(&self) -> Health {
+        let now = Instant::now();
+        let writer = self.writer.borrow().clone();
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let durable_seq = self.reader.next_seq();
+        let sources: Vec<SourceHealth> = self.statuses.iter().map(|s| source(&s.borrow())).collect();
+        let silence = writer.last_accepted.map(|t| now - t);
+
+        let mut why = Vec::new();
+        why.extend(writer.blocked.clone());
+        for source in sources.iter().filter(|s| !s.connected) {
+            why.push(format!("source {} is not connected: {}", source.name, source.detail));
+        }
+        if silence.is_some_and(|s| s > SILENT_AFTER) && !sources.is_empty() {
+            why.push(format!("no record for more than {SILENT_AFTER:?}"));
+        }
+        let status = match () {
+            () if self.stopping.is_cancelled() => Status::Stopping,
+            () if writer.disk_full => Status::DiskFull,
+            () if writer.blocked.is_some() || sources.iter().any(|s| !s.connected) => {
+                Status::Degraded
+            }
+            () => Status::Ok,
+        };
+        Health {
+            status,
+            why,
+            journal: JournalHealth {
+                next_seq: durable_seq,
+                durable_seq,
+                disk_free_bytes: readings::disk(&self.data_dir).map(|d| d.free_bytes),
+            },
+            sources,
+            queue: QueueHealth {
+                held: (self.intake.fill() * QUEUE_MESSAGES as f64) as usize,
+                capacity: QUEUE_MESSAGES,
+            },
+            last_record_age_s: silence.map(|s| s.as_secs_f64()),
+            predictor: PredictorHealth {
+                model: predict::MODEL.to_owned(),
+                backend: predict::BACKEND.to_owned(),
+                seq: snapshot.seq,
+            },
+            at: now,
+            ..Health::starting(self.started)
+        }
+    }
+}
+
+fn source(status: &SourceStatus) -> SourceHealth {
+    let connected = status.state == State::Connected;
+    SourceHealth {
+        name: status.name.clone(),
+        connected,
+        detail: match (&status.last_error, connected) {
+            (_, true) => "connected".to_owned(),
+            (Some(error), false) => error.clone(),
+            (None, false) => "connecting".to_owned(),
+        },
+        messages: status.messages,
+        last_message_age_s: status
+            .last_message_at
+            .map(|t| crate::ingest::status::now().seconds_since(t)),
+    }
 }

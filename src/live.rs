@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::receipts::{Receipts, Stage};
-use crate::journal::{self, Journal, Reader};
+use crate::ingest::receipts::Receipts;
+use crate::journal::{self, Batch, Journal, Reader};
+use crate::observability::Stage;
 use crate::predict::{Predictor, Scores};
 use crate::race::{Event, Race, TrackStatus};
 use crate::record::prediction::{LapTimePrediction, OrderPrediction, PitPrediction};

@@ -19,9 +19,9 @@ pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A stage that must move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Takes messages in, decodes them, drops doubles.
-    Intake,
-    /// Appends to the journal and commits.
+    /// The asynchronous side: sources, outlets, API.
+    Runtime,
+    /// Decodes, drops doubles, appends to the journal and commits.
     Writer,
     /// Folds the journal into the race and predicts.
     Fold,
@@ -29,11 +29,11 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of the pipeline.
-    pub const ALL: [Stage; 3] = [Stage::Intake, Stage::Writer, Stage::Fold];
+    pub const ALL: [Stage; 3] = [Stage::Runtime, Stage::Writer, Stage::Fold];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Stage::Intake => "intake",
+            Stage::Runtime => "runtime",
             Stage::Writer => "writer",
             Stage::Fold => "fold",
         }
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(watchdog.check(), Ok(()));
         // One stage hangs while the others go on, look after look.
         for _ in 0..3 {
-            progress.beat(Stage::Intake);
+            progress.beat(Stage::Runtime);
             progress.beat(Stage::Fold);
             assert_eq!(watchdog.check(), Err(vec![Stage::Writer]));
         }

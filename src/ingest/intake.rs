@@ -135,9 +135,29 @@ impl Intake {
         Ok(taken)
     }
 
-    /// How full the queue is, 0 to 1: the fuller of messages and bytes.
+    /// A view of the queue that does not keep it open.
+    pub fn gauge(&self) -> Gauge {
+        Gauge {
+            queue: self.queue.downgrade(),
+            room: Arc::clone(&self.room),
+            shed: Arc::clone(&self.shed),
+        }
+    }
+}
+
+/// How full the queue is, for health.
+#[derive(Clone)]
+pub struct Gauge {
+    queue: mpsc::WeakSender<Queued>,
+    room: Arc<Semaphore>,
+    shed: Arc<AtomicU64>,
+}
+
+impl Gauge {
+    /// 0 to 1: the fuller of messages and bytes.
     pub fn fill(&self) -> f64 {
-        let messages = 1.0 - self.queue.capacity() as f64 / QUEUE_MESSAGES as f64;
+        let free = self.queue.upgrade().map_or(QUEUE_MESSAGES, |q| q.capacity());
+        let messages = 1.0 - free as f64 / QUEUE_MESSAGES as f64;
         let bytes = 1.0 - self.room.available_permits() as f64 / QUEUE_BYTES as f64;
         messages.max(bytes)
     }

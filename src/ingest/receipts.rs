@@ -7,35 +7,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use metrics::histogram;
+use crate::observability::Stage;
 
 /// Commits that are remembered; at 200 a second, the last 20 seconds.
 pub const RECEIPTS: usize = 4_096;
-
-/// A stage on a record's way; each is measured from the moment of receipt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// On disk and acknowledged.
-    Durable,
-    /// Folded into the race state.
-    State,
-    /// Predictions made.
-    Predicted,
-    /// Handed to the first outlet's socket.
-    Published,
-}
-
-impl Stage {
-    /// Its label in `trackside_stage_seconds`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Stage::Durable => "durable",
-            Stage::State => "state",
-            Stage::Predicted => "predicted",
-            Stage::Published => "published",
-        }
-    }
-}
 
 struct Receipt {
     first: u64,
@@ -72,8 +47,7 @@ impl Receipts {
         if seq < receipt.next {
             let elapsed = receipt.oldest.elapsed();
             drop(ring);
-            histogram!("trackside_stage_seconds", "stage" => stage.name())
-                .record(elapsed.as_secs_f64());
+            stage.passed(elapsed);
         }
     }
 }

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::dedupe::{Dedupe, Verdict};
 use super::intake::{Queue, Queued};
-use super::receipts::{Receipts, Stage};
+use super::receipts::Receipts;
 use super::tally::Tally;
 use super::{Ack, Message};
 use crate::journal::{self, Journal};
-use crate::observability::SampledLog;
+use crate::observability::{STAGE_SECONDS, SampledLog, Stage};
 use crate::record::{self, Entry, Kind, Record};
 
 /// How long the writer waits for a message before it reports that it is alive.
@@ -27,8 +27,6 @@ const IDLE_TICK: Duration = Duration::from_millis(500);
 const SEAL_AFTER_IDLE: Duration = Duration::from_secs(600);
 /// Pause between attempts to commit while the disk is full or failing.
 const COMMIT_RETRY: Duration = Duration::from_millis(250);
-/// First bytes of a refused message that go into the log.
-const SAMPLE_BYTES: usize = 64;
 
 /// How records are gathered into commits.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -54,6 +52,8 @@ impl Default for CommitOptions {
 pub struct WriterStatus {
     /// Why it cannot commit at present, if it cannot.
     pub blocked: Option<String>,
+    /// Whether that is because the disk is full.
+    pub disk_full: bool,
     /// Records accepted since start.
     pub accepted: u64,
     /// Frames that never came, by their sequence numbers.
@@ -172,15 +172,8 @@ impl Writer {
                 let reason = reject.reason();
                 *topic.rejected.entry(reason).or_default() += 1;
                 counter!("trackside_ingest_rejected_total", "reason" => reason).increment(1);
-                if self.rejected.allows(reason) {
-                    let head = &message.payload[..message.payload.len().min(SAMPLE_BYTES)];
-                    tracing::warn!(
-                        topic = %message.topic.escape_debug(), %reject,
-                        bytes = message.payload.len(),
-                        head = %head.escape_ascii(),
-                        "message refused"
-                    );
-                }
+                let (topic, payload) = (&message.topic, &message.payload);
+                self.rejected.rejected(reason, topic, payload, &reject);
                 return;
             }
         };
@@ -239,9 +232,9 @@ impl Writer {
     fn settle(&mut self, first: u64) {
         let now = Instant::now();
         let oldest = self.received.iter().min().copied().unwrap_or(now);
+        let durable = histogram!(STAGE_SECONDS, "stage" => Stage::Durable.name());
         for received in self.received.drain(..) {
-            histogram!("trackside_stage_seconds", "stage" => Stage::Durable.name())
-                .record((now - received).as_secs_f64());
+            durable.record((now - received).as_secs_f64());
         }
         let next = self.journal.next_seq();
         self.receipts.push(first, next, oldest);
@@ -249,7 +242,7 @@ impl Writer {
         counter!("trackside_journal_commits_total").increment(1);
         let frame_gaps = self.dedupe.frame_gaps();
         self.status.send_modify(|s| {
-            s.blocked = None;
+            (s.blocked, s.disk_full) = (None, false);
             s.accepted += next - first;
             s.frame_gaps = frame_gaps;
             s.last_accepted = Some(now);
@@ -264,6 +257,7 @@ impl Writer {
             if news {
                 tracing::error!(error = %why, "nothing is acknowledged until the journal can write");
                 s.blocked = Some(why);
+                s.disk_full = matches!(error, journal::Error::DiskFull { .. });
             }
             news
         });
