@@ -17,7 +17,7 @@ pub const MAX_MESSAGE_BYTES: usize = 512;
 /// A message of race control.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ControlMessage {
-    /// When it was given; the clock's time where the feed gives none.
+    /// When it was given; the clock's time where the feed gives none, or one that the clock refused.
     pub date: Time,
     /// The leader's lap, as the feed says.
     pub lap: Option<u16>,
@@ -36,7 +36,7 @@ impl ControlMessage {
             end -= 1;
         }
         ControlMessage {
-            date: r.date.unwrap_or(clock),
+            date: r.date.unwrap_or(clock).min(clock),
             lap: r.lap_number,
             driver_number: r.driver_number.or_else(|| cars(text).first().copied()),
             category: r.category.as_deref().map(super::text::cut),

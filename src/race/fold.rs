@@ -51,8 +51,10 @@ impl Race {
             self.begin(record, key, &mut events);
         }
         self.sessions.own(record);
-        self.tick(record, &mut events);
-        self.take(seq, entry, &mut events);
+        let in_time = self.tick(record, &mut events);
+        if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
+            self.take(seq, entry, &mut events);
+        }
         events
     }
 
@@ -75,9 +77,10 @@ impl Race {
         say(events, Event::SessionChanged { session_key: key });
     }
 
-    /// Moves the clock on, and what was waiting for it.
+    /// Moves the clock on, and what was waiting for it. `false`: the clock refused the record's date,
+    /// so that what streams must be left out, lest what comes after it seem old.
     #[inline]
-    fn tick(&mut self, record: &Record, events: &mut Events) {
+    fn tick(&mut self, record: &Record, events: &mut Events) -> bool {
         let date = match record {
             // The schedule is no news of the time.
             Record::Session(_) => None,
@@ -85,7 +88,7 @@ impl Race {
             record => record.date(),
         };
         let Some(date) = date else {
-            return;
+            return true;
         };
         self.clock = self.gate.advance(self.clock, date);
         if self.track.is_due(self.clock) {
@@ -97,6 +100,7 @@ impl Race {
         if matches!(self.finish.deadline, Some(t) if t < self.clock) {
             self.give_up_the_rest(events);
         }
+        date <= self.clock
     }
 
     #[inline]
@@ -224,9 +228,10 @@ impl Race {
         };
         let is_race = self.session.session_type.is_race();
         if self.session.started.is_none() && is_race {
-            self.start(r.date_start.unwrap_or(self.clock), events);
+            self.start(self.told(r.date_start), events);
         }
-        let progress = self.cars[i].lap_record(r, version, seq, &self.track, events);
+        let heard = (version, seq, self.clock);
+        let progress = self.cars[i].lap_record(r, heard, &self.track, events);
         if !is_race {
             return;
         }
@@ -251,9 +256,9 @@ impl Race {
                 _ => {}
             }
         }
-        if let Some(number) = progress.began.filter(|n| *n > self.finish.leader_begun) {
+        if let Some(number) = progress.began.filter(|n| *n >= self.finish.leader_begun) {
             self.finish.leader_begun = number;
-            let t = r.date_start.unwrap_or(self.clock);
+            let t = self.told(r.date_start);
             self.with_track(events, |race| {
                 race.track.leader_began_lap(t, race.clock, true)
             });
@@ -266,6 +271,11 @@ impl Race {
         }
     }
 
+    /// A date that the clock took, else the clock's own.
+    fn told(&self, date: Option<Time>) -> Time {
+        date.filter(|t| *t <= self.clock).unwrap_or(self.clock)
+    }
+
     fn start(&mut self, t: Time, events: &mut Events) {
         self.session.started = Some(t);
         say(events, Event::SessionStarted);
@@ -275,14 +285,14 @@ impl Race {
         let Some(i) = self.slot(r.driver_number) else {
             return;
         };
-        let exit = r.date.unwrap_or(self.clock);
+        let exit = self.told(r.date);
         let lane_s = r.lane_duration.or(r.pit_duration).unwrap_or(USUAL_LANE_S);
         let entry = exit.plus_seconds(-lane_s);
-        let under_red = self.track.was_red(entry, exit);
-        let is_new = self.cars[i].pit(r, version, under_red, events);
+        let under_red = self.track.was_suspended(entry, exit);
+        let is_new = self.cars[i].pit(r, exit, version, under_red, events);
         let car = &mut self.cars[i];
         car.heard.standing_since = None;
-        if !is_new || car.pits.iter().any(|p| p.exit == r.date && p.under_red) {
+        if !is_new || car.pits.iter().any(|p| p.exit == Some(exit) && p.under_red) {
             return;
         }
         let neutral = TrackStatus::SafetyCar.bit() | TrackStatus::VirtualSafetyCar.bit();

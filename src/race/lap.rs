@@ -108,11 +108,11 @@ fn edge(segments: &Option<Vec<Option<i32>>>, last: bool) -> Option<i32> {
 }
 
 impl Car {
+    /// Takes in a version of a lap, heard as journal record `seq` when the clock stood at `clock`.
     pub(super) fn lap_record(
         &mut self,
         r: &Lap,
-        version: Option<i64>,
-        seq: u64,
+        (version, seq, clock): (Option<i64>, u64, Time),
         track: &Track,
         events: &mut Events,
     ) -> Progress {
@@ -150,7 +150,7 @@ impl Car {
         let lap = &mut self.laps[i];
         let newer = version >= lap.version;
         let knew = lap.sectors;
-        merge(lap, r, version, newer);
+        merge(lap, r, version, newer, clock);
         let sectors = lap.sectors;
         progress.moved |= (0..3).any(|s| knew[s].is_none() && sectors[s].is_some());
         let over = lap.duration.is_some() && lap.completed_seq.is_none();
@@ -323,8 +323,13 @@ impl Car {
     }
 }
 
-fn merge(lap: &mut LapState, r: &Lap, version: Option<i64>, newer: bool) {
-    take(&mut lap.started, r.date_start, newer);
+fn merge(lap: &mut LapState, r: &Lap, version: Option<i64>, newer: bool, clock: Time) {
+    // A start ahead of the clock was refused by it.
+    take(
+        &mut lap.started,
+        r.date_start.filter(|t| *t <= clock),
+        newer,
+    );
     take(&mut lap.sectors[0], r.duration_sector_1, newer);
     take(&mut lap.sectors[1], r.duration_sector_2, newer);
     take(&mut lap.sectors[2], r.duration_sector_3, newer);

@@ -22,7 +22,7 @@ pub struct PitState {
     pub lane_s: Option<f64>,
     /// Time standing still (s), where the feed knows it.
     pub stop_s: Option<f64>,
-    /// A red flag fell while the car was in the pit lane, or sent it there: no stop as one counts them.
+    /// The car waited there for a restart, or a red flag fell meanwhile: no stop as one counts them.
     pub under_red: bool,
     #[serde(skip)]
     pub version: Option<i64>,
@@ -34,10 +34,10 @@ impl PitState {
         Some(self.exit?.plus_seconds(-self.lane_s?))
     }
 
-    fn is_same_visit(&self, r: &Pit) -> bool {
+    fn is_same_visit(&self, r: &Pit, exit: Time) -> bool {
         match (self.lap, r.lap_number) {
             (Some(a), Some(b)) => a == b,
-            (None, None) => self.exit == r.date,
+            (None, None) => self.exit == Some(exit),
             _ => false,
         }
     }
@@ -48,6 +48,7 @@ impl Car {
     pub(super) fn pit(
         &mut self,
         r: &Pit,
+        exit: Time,
         version: Option<i64>,
         under_red: bool,
         events: &mut Events,
@@ -55,13 +56,13 @@ impl Car {
         let lane_s = r.lane_duration.or(r.pit_duration);
         let new = PitState {
             lap: r.lap_number,
-            exit: r.date,
+            exit: Some(exit),
             lane_s,
             stop_s: r.stop_duration,
             under_red: under_red || lane_s.is_some_and(|s| s > LONGEST_STOP_S),
             version,
         };
-        if let Some(held) = self.pits.iter_mut().find(|p| p.is_same_visit(r)) {
+        if let Some(held) = self.pits.iter_mut().find(|p| p.is_same_visit(r, exit)) {
             if version >= held.version {
                 *held = new;
             }
