@@ -10,8 +10,8 @@ import numpy as np
 from pace import clip, med
 from weekends import DRY, RED, SAFETY_CAR, WET, qualifying_times, read, recent_clean
 
-KNOTS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.75, 0.9, 1.0)
-AT = (0.0, 0.02, 0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.88, 0.95)
+KNOTS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.75, 0.9, 0.96, 1.0)
+AT = (0.0, 0.02, 0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.88, 0.95, 0.98)
 COMPOUNDS = DRY + WET
 
 
@@ -50,7 +50,7 @@ def features(gap, squeezed, position, pace, stops, pit_loss, quali, grid, remain
     root = np.sqrt(remaining + 1.0)
     g = min(gap, 120.0) / root
     return (0.0 if squeezed else g, g if squeezed else 0.0, position / 10.0, clip(pace, 2.0) * root / 7.0,
-            stops * pit_loss / (10.0 * root), min(max(quali, 0.0), 4.0), grid / 10.0)
+            stops * pit_loss / (10.0 * root), min(max(quali, 0.0), 4.0), grid / 10.0, position / root)
 
 
 def states(race, of_race, grid, quali, result):

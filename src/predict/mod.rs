@@ -1,0 +1,348 @@
+//! Predictions v0: the honest statistical floor of the three questions, and its live grading.
+//!
+//! | question | when | file |
+//! |---|---|---|
+//! | next lap: P10, P50, P90 | a car completes a lap; sectors 1 and 2 of the lap in progress; lights out; pit exit | [`laptime`] |
+//! | finishing order | lights out; the leader completes a lap; the track status changes; a car retires | [`order`], [`strength`] |
+//! | next stop | a car completes a lap | [`pit`] |
+//!
+//! [`distance`] knows how long the race is, [`grading`] scores every prediction when the truth
+//! arrives ([`scores`]), [`floor`] holds the fitted parameters, [`view`] is what is read of the race.
+//! Parameters come from races up to 2023 (`engines/training/floor/`), which is also where the figures
+//! on 2024 stand. Races and sprints only: in practice and qualifying nothing is predicted, because
+//! the run plan decides the next lap and the feed does not tell it.
+//!
+//! **Invariant:** pure. No clock, no file, no randomness, no hash order; arithmetic is + − × ÷ and
+//! square root, which IEEE 754 rounds alike everywhere, with no exp, ln or fused multiply-add. So the
+//! same records give the same predictions, byte for byte, on x86-64 and aarch64. (Published figures
+//! are rounded to a millisecond and to 1e-4 besides, for the reader's sake: rounding alone would not
+//! do, since a last-bit difference can straddle a rounding edge.)
+
+#![forbid(unsafe_code)]
+
+pub mod distance;
+pub mod floor;
+pub mod grading;
+pub mod laptime;
+pub mod order;
+pub mod pit;
+pub mod scores;
+pub mod strength;
+pub mod view;
+
+#[cfg(test)]
+mod backtest;
+#[cfg(test)]
+mod tests;
+
+pub use floor::{Floor, FloorError};
+pub use scores::Scores;
+pub use view::View;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::race::{Event, Events, Race, TrackStatus};
+use crate::record::Time;
+use crate::record::prediction::{
+    LapTimePrediction, OrderPrediction, PitPrediction, Prediction, Provenance,
+};
+
+use distance::{Distance, Odometer};
+use grading::Grader;
+
+/// Name and version of this model.
+pub const MODEL: &str = "floor-1";
+/// What computes it.
+pub const BACKEND: &str = "cpu";
+
+/// Most cars with something due at one record.
+const MOST_DUE: usize = crate::race::MAX_EVENTS;
+
+/// Predicts and grades, one session at a time.
+#[derive(Clone, Debug)]
+pub struct Predictor {
+    floor: Arc<Floor>,
+    session_key: Option<i32>,
+    /// Newest (lap, sectors known) predicted of each car; 1 more than sectors after a pit exit, when
+    /// the same lap is predicted again as an out-lap.
+    laptime_made: BTreeMap<u8, (u16, u8)>,
+    /// Newest lap after which a stop was predicted of each car.
+    pit_made: BTreeMap<u8, u16>,
+    /// Newest leader lap after which the order was predicted.
+    order_made: Option<u16>,
+    /// Since when the race stands under red, and for how long it stood before (s).
+    red_since: Option<Time>,
+    suspended_s: f64,
+    /// Whether the circuit is not in the table, so that its length must be measured.
+    measures: bool,
+    odometer: Odometer,
+    grader: Grader,
+    finished: bool,
+}
+
+/// What one record's events ask to be predicted.
+#[derive(Default)]
+struct Due {
+    /// (car, sectors known).
+    laps: heapless::Vec<(u8, u8), MOST_DUE>,
+    stops: heapless::Vec<u8, MOST_DUE>,
+    order: bool,
+}
+
+impl Predictor {
+    /// A predictor with those parameters; [`Floor::shipped`] are ours.
+    pub fn new(floor: Floor) -> Predictor {
+        Predictor::with(Arc::new(floor))
+    }
+
+    fn with(floor: Arc<Floor>) -> Predictor {
+        Predictor {
+            floor,
+            session_key: None,
+            laptime_made: BTreeMap::new(),
+            pit_made: BTreeMap::new(),
+            order_made: None,
+            red_since: None,
+            suspended_s: 0.0,
+            measures: false,
+            odometer: Odometer::default(),
+            grader: Grader::default(),
+            finished: false,
+        }
+    }
+
+    /// Running grades of this session.
+    pub fn scores(&self) -> &Scores {
+        self.grader.scores()
+    }
+
+    /// What the record with that sequence makes worth predicting, given the state after it and the
+    /// events that it brought about: to be called for every record. At most one prediction for each
+    /// car, lap and number of sectors known.
+    pub fn observe(&mut self, race: &Race, seq: u64, events: &Events) -> Vec<Prediction> {
+        if self.measures {
+            self.measure(race);
+        }
+        if !events.iter().any(is_of_interest) {
+            return Vec::new();
+        }
+        self.observe_view(&View::of(race), seq, events)
+    }
+
+    /// As [`Predictor::observe`], from a view; telemetry is not in it.
+    pub fn observe_view(&mut self, view: &View, seq: u64, events: &Events) -> Vec<Prediction> {
+        if self.session_key != Some(view.session_key) {
+            *self = Predictor::with(Arc::clone(&self.floor));
+            self.session_key = Some(view.session_key);
+        }
+        if !view.is_race() || self.finished {
+            return Vec::new();
+        }
+        self.measures = !view.circuit.is_empty() && self.floor.circuit(&view.circuit).is_none();
+        let due = self.digest(view, events);
+        self.predict(view, seq, &due)
+    }
+
+    /// Follows one car's speed over its laps.
+    fn measure(&mut self, race: &Race) {
+        let followed = match self.odometer.car() {
+            Some(number) => race.car(number).filter(|c| c.status.runs()),
+            None => None,
+        };
+        let Some(car) = followed.or_else(|| race.cars().iter().find(|c| c.status.runs())) else {
+            return;
+        };
+        if let (Some(speed), Some(at)) = (car.speed_kmh, car.last_seen) {
+            self.odometer.sample(
+                car.driver_number,
+                car.laps_completed + 1,
+                f64::from(speed),
+                at,
+            );
+        }
+    }
+
+    /// Grades what the events settle and notes what they ask for.
+    fn digest(&mut self, view: &View, events: &Events) -> Due {
+        let mut due = Due::default();
+        for event in events {
+            match *event {
+                Event::SessionStarted => {
+                    due.order = true;
+                    for car in &view.cars {
+                        let _ = due.laps.push((car.number, 0));
+                    }
+                }
+                Event::LapCompleted { driver_number, lap } => {
+                    self.grader
+                        .lap_completed(view, driver_number, lap, self.floor.pit.yes);
+                    let _ = due.laps.push((driver_number, 0));
+                    let _ = due.stops.push(driver_number);
+                    due.order |=
+                        Some(view.leader_laps()) != self.order_made && view.leader_laps() == lap;
+                }
+                Event::SectorCompleted {
+                    driver_number,
+                    sector: sector @ 1..=2,
+                    ..
+                } => {
+                    let _ = due.laps.push((driver_number, sector));
+                }
+                Event::PitExit { driver_number, .. } => {
+                    let _ = due.laps.push((driver_number, 0));
+                }
+                Event::TrackStatusChanged { status } => {
+                    self.suspend(view, status);
+                    due.order = true;
+                }
+                Event::Retired { .. } => due.order = true,
+                Event::SessionFinished => {
+                    self.grader.session_finished(view, self.floor.pit.yes);
+                    self.finished = true;
+                }
+                _ => {}
+            }
+        }
+        due
+    }
+
+    /// Counts the time under red: it does not count against the time limit.
+    fn suspend(&mut self, view: &View, status: TrackStatus) {
+        match (status, self.red_since) {
+            (TrackStatus::Red, None) => self.red_since = Some(view.clock),
+            (TrackStatus::Red, Some(_)) | (_, None) => {}
+            (_, Some(since)) => {
+                self.suspended_s += view.clock.seconds_since(since).max(0.0);
+                self.red_since = None;
+            }
+        }
+    }
+
+    fn predict(&mut self, view: &View, seq: u64, due: &Due) -> Vec<Prediction> {
+        if self.finished || (due.laps.is_empty() && due.stops.is_empty() && !due.order) {
+            return Vec::new();
+        }
+        let standing = self
+            .red_since
+            .map_or(0.0, |t| view.clock.seconds_since(t).max(0.0));
+        let suspended = self.suspended_s + standing;
+        let distance = Distance::of(view, &self.floor, self.odometer.lap_km(), suspended);
+        let mut made = Vec::new();
+        for (car, sectors) in &due.laps {
+            made.extend(self.predict_lap(view, seq, &distance, *car, *sectors));
+        }
+        for car in &due.stops {
+            made.extend(self.predict_stop(view, seq, &distance, *car));
+        }
+        if due.order {
+            made.extend(self.predict_order(view, seq, &distance));
+        }
+        made
+    }
+
+    fn predict_lap(
+        &mut self,
+        view: &View,
+        seq: u64,
+        distance: &Distance,
+        number: u8,
+        sectors: u8,
+    ) -> Option<Prediction> {
+        let car = view.car(number)?;
+        let forecast = laptime::predict(view, car, distance, &self.floor, sectors)?;
+        // A pit exit tells that the lap is an out-lap: the same lap once more, before its sector 1.
+        let out = car.current.is_some_and(|l| l.is_out) || car.last().is_some_and(|l| l.is_in);
+        let made = (forecast.lap, 2 * sectors + u8::from(out && sectors == 0));
+        if self
+            .laptime_made
+            .get(&number)
+            .is_some_and(|before| *before >= made)
+        {
+            return None;
+        }
+        self.laptime_made.insert(number, made);
+        self.grader.expect_lap(number, forecast);
+        Some(Prediction::LapTime(LapTimePrediction {
+            provenance: provenance(view, seq, forecast.rests_on),
+            driver_number: number,
+            lap_number: forecast.lap,
+            sectors_known: forecast.sectors_known,
+            lap_time: forecast.lap_time,
+        }))
+    }
+
+    fn predict_stop(
+        &mut self,
+        view: &View,
+        seq: u64,
+        distance: &Distance,
+        number: u8,
+    ) -> Option<Prediction> {
+        let stop = pit::predict(view, view.car(number)?, distance, &self.floor)?;
+        if self
+            .pit_made
+            .get(&number)
+            .is_some_and(|lap| *lap >= stop.lap)
+        {
+            return None;
+        }
+        self.pit_made.insert(number, stop.lap);
+        self.grader.expect_stop(number, &stop);
+        let [p_within_1, p_within_2, p_within_3, p_within_5] = stop.within;
+        Some(Prediction::Pit(PitPrediction {
+            provenance: provenance(view, seq, stop.rests_on),
+            driver_number: number,
+            lap_number: stop.lap,
+            p_within_1,
+            p_within_2,
+            p_within_3,
+            p_within_5,
+            p_stop: stop.p_stop,
+            in_lap: stop.in_lap,
+            compounds: stop.compounds,
+            reason: stop.reason,
+        }))
+    }
+
+    fn predict_order(&mut self, view: &View, seq: u64, distance: &Distance) -> Option<Prediction> {
+        let finish = order::predict(view, distance, &self.floor)?;
+        self.order_made = Some(view.leader_laps());
+        let prediction = OrderPrediction {
+            provenance: provenance(view, seq, finish.rests_on),
+            lap_number: view.leader_laps(),
+            cars: finish.cars,
+        };
+        let share = f64::from(view.leader_laps()) / f64::from(distance.laps.max(1));
+        self.grader.expect_order(view, &prediction, share);
+        Some(Prediction::Race(prediction))
+    }
+}
+
+/// Whether an event may bring a prediction or a grade about.
+fn is_of_interest(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::SessionChanged { .. }
+            | Event::SessionStarted
+            | Event::SessionFinished
+            | Event::LapCompleted { .. }
+            | Event::SectorCompleted { .. }
+            | Event::PitExit { .. }
+            | Event::TrackStatusChanged { .. }
+            | Event::Retired { .. }
+    )
+}
+
+/// Who made it, when, from what; an input from the future (a clock that was set right) is not stale.
+fn provenance(view: &View, seq: u64, rests_on: Option<Time>) -> Provenance {
+    let stale = rests_on.map_or(0.0, |t| view.clock.seconds_since(t).max(0.0));
+    Provenance {
+        session_key: view.session_key,
+        made_at: view.clock,
+        seq,
+        model: MODEL.to_owned(),
+        backend: BACKEND.to_owned(),
+        stale_s: (stale * 1000.0).round() / 1000.0,
+    }
+}
