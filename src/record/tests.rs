@@ -550,17 +550,17 @@ fn mutated_messages_never_do_harm() {
         }
     }
     // Should mutation break too little or too much, the test would say nothing.
-    for outcome in [
-        "accepted",
-        "truncated",
-        "malformed",
-        "mistyped",
-        "absurd",
-        "too_deep",
+    for (outcome, least) in [
+        ("accepted", 1000),
+        ("truncated", 1000),
+        ("malformed", 1000),
+        ("mistyped", 1000),
+        ("absurd", 10),
+        ("too_deep", 5),
     ] {
         let n = outcomes.get(outcome).copied().unwrap_or(0);
         assert!(
-            n >= 100,
+            n >= least,
             "only {n} of {MUTATIONS} were {outcome}: {outcomes:?}"
         );
     }
