@@ -78,6 +78,18 @@ pub fn client_config(
     }
 }
 
+/// A configuration with which no TLS connection succeeds: for clients that speak none.
+///
+/// # Errors
+/// Never, as long as ring offers a protocol version.
+pub fn trusting_nobody() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
+}
+
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let fault = |e: rustls::pki_types::pem::Error| Error::Pem {
         what,

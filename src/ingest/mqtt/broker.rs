@@ -99,6 +99,80 @@ impl Default for Broker {
     }
 }
 
+/// Puts a broker's keys and those of a struct with a field `broker` beside each other into one table
+/// of the configuration. (Serde's own `flatten` would let unknown keys pass.)
+macro_rules! beside_broker {
+    ($flat:ident for $options:ty { $($key:ident: $type:ty),* $(,)? }) => {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct $flat {
+            url: String,
+            version: $crate::ingest::mqtt::Version,
+            client_id: Option<String>,
+            username: Option<String>,
+            password: Option<$crate::ingest::secret::Secret>,
+            password_file: Option<std::path::PathBuf>,
+            ca_file: Option<std::path::PathBuf>,
+            client_cert_file: Option<std::path::PathBuf>,
+            client_key_file: Option<std::path::PathBuf>,
+            keep_alive_s: u16,
+            connect_timeout_s: u16,
+            max_packet_bytes: u32,
+            $($key: $type,)*
+        }
+
+        impl Default for $flat {
+            fn default() -> Self {
+                <$options>::default().into()
+            }
+        }
+
+        impl From<$options> for $flat {
+            fn from(options: $options) -> Self {
+                let broker = options.broker;
+                $flat {
+                    url: broker.url,
+                    version: broker.version,
+                    client_id: broker.client_id,
+                    username: broker.username,
+                    password: broker.password,
+                    password_file: broker.password_file,
+                    ca_file: broker.ca_file,
+                    client_cert_file: broker.client_cert_file,
+                    client_key_file: broker.client_key_file,
+                    keep_alive_s: broker.keep_alive_s,
+                    connect_timeout_s: broker.connect_timeout_s,
+                    max_packet_bytes: broker.max_packet_bytes,
+                    $($key: options.$key,)*
+                }
+            }
+        }
+
+        impl From<$flat> for $options {
+            fn from(flat: $flat) -> Self {
+                Self {
+                    broker: $crate::ingest::mqtt::Broker {
+                        url: flat.url,
+                        version: flat.version,
+                        client_id: flat.client_id,
+                        username: flat.username,
+                        password: flat.password,
+                        password_file: flat.password_file,
+                        ca_file: flat.ca_file,
+                        client_cert_file: flat.client_cert_file,
+                        client_key_file: flat.client_key_file,
+                        keep_alive_s: flat.keep_alive_s,
+                        connect_timeout_s: flat.connect_timeout_s,
+                        max_packet_bytes: flat.max_packet_bytes,
+                    },
+                    $($key: flat.$key,)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use beside_broker;
+
 /// What is wrong with a [`Broker`].
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {

@@ -13,6 +13,8 @@ pub mod broker;
 pub mod connection;
 pub mod outbox;
 pub mod source;
+#[cfg(test)]
+pub(in crate::ingest) mod tests;
 
 pub use broker::{Broker, Version};
 pub use source::{Options, run};

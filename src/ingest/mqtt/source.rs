@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, Invalid};
+use super::broker::{Broker, Invalid, beside_broker};
 use super::connection::{Broken, Handle, Happening, Setup, Wire, next, open};
 use crate::ingest::backoff::{self, Backoff};
 use crate::ingest::intake::Intake;
@@ -49,9 +49,9 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// Most topic filters of a source.
 const MAX_TOPICS: usize = 64;
 
-/// An MQTT source.
+/// An MQTT source. In the configuration the broker's keys stand beside these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "Flat", into = "Flat")]
 pub struct Options {
     /// In logs, health and metrics; part of the client id.
     pub name: String,
@@ -85,6 +85,15 @@ impl Default for Options {
         }
     }
 }
+
+beside_broker!(Flat for Options {
+    name: String,
+    topics: Vec<String>,
+    qos: u8,
+    clean_session: bool,
+    session_expiry_s: u32,
+    receive_maximum: u16,
+});
 
 impl Options {
     /// Checks every value.
@@ -581,5 +590,101 @@ impl Link<'_> {
         }
         self.stopping
             .is_some_and(|since| since.elapsed() >= DRAIN + FAREWELL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_connection() {
+        for token in
+            [(0, 1), (1, u16::MAX), (1 << 40, 7)].map(|(epoch, pkid)| Token { epoch, pkid })
+        {
+            assert_eq!(Token::of(token.number()), token);
+        }
+    }
+
+    #[test]
+    fn words_about_an_earlier_connection_are_dropped() {
+        let options = Options::default();
+        let subscription = Subscription {
+            client_id: "x".into(),
+            broker: options.broker,
+            topics: options.topics,
+            qos: 1,
+            clean_session: false,
+            session_expiry_s: 0,
+            receive_maximum: 1,
+            ends_when_refused: false,
+        };
+        let setup = Setup {
+            client_id: "x".into(),
+            clean_session: false,
+            session_expiry_s: 0,
+            receive_maximum: 1,
+            send_maximum: 1,
+            queue: 2,
+            will: None,
+        };
+        let (handle, _wire) = open(&subscription.broker, &setup).unwrap();
+        let mut link = Link {
+            subscription: &subscription,
+            epoch: 2,
+            handle,
+            due: VecDeque::new(),
+            waiting: None,
+            subscribed: None,
+            stopping: None,
+            farewell: false,
+            heard: Instant::now(),
+        };
+        let status = watch::channel(SourceStatus::new("x", "mqtt")).0;
+        let mut tally = Tally::new(status);
+        for epoch in [1, 2, 3] {
+            for pkid in [5, 6, 7] {
+                link.durable(Token { epoch, pkid }, &mut tally);
+            }
+        }
+        assert_eq!(link.due, [5, 6, 7]);
+        // The request queue takes two; the third waits its turn.
+        link.acknowledge();
+        assert_eq!(link.due, [7]);
+    }
+
+    #[test]
+    fn options_stand_in_one_table_and_unknown_keys_are_refused() {
+        let text = "url = 'mqtts://pit'\nname = 'garage'\nversion = 4\ntopics = ['v1/+']";
+        let options: Options = toml::from_str(text).unwrap();
+        assert_eq!(
+            (&*options.name, &*options.broker.url),
+            ("garage", "mqtts://pit")
+        );
+        assert_eq!(options.receive_maximum, Options::default().receive_maximum);
+        options.validate().unwrap();
+        let shown = toml::to_string(&options).unwrap();
+        assert_eq!(toml::from_str::<Options>(&shown).unwrap(), options);
+        let error = toml::from_str::<Options>("urll = 'mqtt://x'")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("urll") && error.contains("keep_alive_s"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let fault = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            options.validate().unwrap_err().to_string()
+        };
+        assert!(fault(|o| o.qos = 2).contains("qos = 2"));
+        assert!(fault(|o| o.topics = vec!["v1/#/x".into()]).contains("v1/#/x"));
+        assert!(fault(|o| o.topics.clear()).contains("1 to 64"));
+        assert!(fault(|o| o.receive_maximum = 0).contains("receive_maximum"));
+        assert!(fault(|o| o.name.clear()).contains("name"));
     }
 }

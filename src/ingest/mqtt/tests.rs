@@ -1,0 +1,455 @@
+//! Source and outbox against a real mosquitto. Where none is installed: a failure in CI, a note
+//! elsewhere.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::broker::{Broker, Version};
+use super::outbox::{self, Publication};
+use super::source::{self, Options};
+use crate::ingest::SourceStatus;
+use crate::ingest::intake::{Intake, Queue};
+use crate::ingest::status::State;
+
+/// Longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn mosquitto() -> Option<PathBuf> {
+    let found = [
+        "/usr/sbin/mosquitto",
+        "/usr/bin/mosquitto",
+        "/usr/local/sbin/mosquitto",
+    ]
+    .into_iter()
+    .map(PathBuf::from)
+    .find(|p| p.exists());
+    if found.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "mosquitto is needed for this test"
+        );
+        eprintln!("skipped: no mosquitto here");
+    }
+    found
+}
+
+pub(in crate::ingest) struct Mosquitto {
+    program: PathBuf,
+    dir: tempfile::TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl Mosquitto {
+    fn start(settings: &str) -> Option<Mosquitto> {
+        let program = mosquitto()?;
+        let dir = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let text = settings
+            .replace("DIR", &dir.path().display().to_string())
+            .replace("PORT", &port.to_string());
+        let here = dir.path().display();
+        std::fs::write(
+            dir.path().join("mosquitto.conf"),
+            format!("persistence true\npersistence_location {here}/\nmax_inflight_messages 1000\nmax_queued_messages 0\nuser root\n{text}\n"),
+        )
+        .unwrap();
+        let child = Self::spawn(&program, dir.path(), port);
+        Some(Mosquitto {
+            program,
+            dir,
+            port,
+            child,
+        })
+    }
+
+    pub(in crate::ingest) fn plain() -> Option<Mosquitto> {
+        Self::start("listener PORT 127.0.0.1\nallow_anonymous true")
+    }
+
+    fn spawn(program: &Path, dir: &Path, port: u16) -> Child {
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(dir.join("mosquitto.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < PATIENCE, "mosquitto does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child
+    }
+
+    /// SIGTERM: it writes its sessions to disk.
+    fn stop(&mut self) {
+        self.signal("TERM");
+        self.child.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
+        self.child = Self::spawn(&self.program, self.dir.path(), self.port);
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    pub(in crate::ingest) fn broker(&self, version: Version) -> Broker {
+        Broker {
+            version,
+            keep_alive_s: 5,
+            connect_timeout_s: 2,
+            ..Broker::at(format!("mqtt://127.0.0.1:{}", self.port))
+        }
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A journal that only remembers, and acknowledges after `commit` has passed.
+pub(in crate::ingest) struct Sink {
+    durable: Arc<Mutex<Vec<Bytes>>>,
+}
+
+impl Sink {
+    pub(in crate::ingest) fn start(mut queue: Queue, commit: Duration) -> Sink {
+        let durable: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+        let sink = Sink {
+            durable: Arc::clone(&durable),
+        };
+        std::thread::spawn(move || {
+            let mut batch = Vec::new();
+            while queue.gather(
+                &mut batch,
+                512,
+                Duration::from_secs(1),
+                Duration::from_millis(2),
+            ) {
+                std::thread::sleep(commit);
+                let mut durable = durable.lock().unwrap();
+                for queued in batch.drain(..) {
+                    durable.push(queued.message.payload.clone());
+                    if let Some(ack) = queued.message.ack {
+                        ack.to.send(ack.token).ok();
+                    }
+                }
+            }
+        });
+        sink
+    }
+
+    pub(in crate::ingest) fn distinct(&self) -> usize {
+        self.durable
+            .lock()
+            .unwrap()
+            .iter()
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    pub(in crate::ingest) fn len(&self) -> usize {
+        self.durable.lock().unwrap().len()
+    }
+}
+
+pub(in crate::ingest) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+struct Running {
+    status: watch::Receiver<SourceStatus>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn run_source(options: Options, intake: &Intake) -> Running {
+    let (to, status) = watch::channel(SourceStatus::new("test", "mqtt"));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(source::run(options, intake.clone(), to, stop.clone()));
+    Running { status, stop, task }
+}
+
+impl Running {
+    async fn connected(&self) {
+        until("the subscription", || {
+            self.status.borrow().state == State::Connected
+        })
+        .await;
+    }
+
+    async fn stopped(self) -> SourceStatus {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .unwrap()
+            .unwrap();
+        self.status.borrow().clone()
+    }
+}
+
+fn options(broker: Broker) -> Options {
+    Options {
+        name: "test".into(),
+        broker: Broker {
+            client_id: Some("source-under-test".into()),
+            ..broker
+        },
+        ..Options::default()
+    }
+}
+
+/// Publishes `range` as numbers at QoS 1; a task that ends when all are acknowledged.
+pub(in crate::ingest) fn publish(
+    broker: Broker,
+    range: std::ops::Range<u32>,
+    qos: u8,
+) -> tokio::task::JoinHandle<u64> {
+    let (to, publications) = mpsc::channel(64);
+    let (told, progress) = watch::channel(outbox::Progress::default());
+    tokio::spawn(async move {
+        for n in range {
+            let publication = Publication {
+                topic: "v1/laps".into(),
+                payload: n.to_string().into(),
+                qos,
+                retain: false,
+            };
+            to.send(publication).await.ok();
+        }
+    });
+    tokio::spawn(async move {
+        let id = format!("publisher-{:?}", Instant::now());
+        outbox::run(
+            &broker,
+            &id,
+            None,
+            publications,
+            told,
+            CancellationToken::new(),
+        )
+        .await;
+        progress.borrow().delivered
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_arrives_in_order_and_is_acknowledged_with_both_versions() {
+    for version in [Version::V4, Version::V5] {
+        let Some(mosquitto) = Mosquitto::plain() else {
+            return;
+        };
+        let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+        let sink = Sink::start(queue, Duration::from_millis(1));
+        let source = run_source(options(mosquitto.broker(version)), &intake);
+        source.connected().await;
+        let sent = publish(mosquitto.broker(version), 0..5_000, 1);
+        assert_eq!(
+            tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap(),
+            5_000
+        );
+        until("5,000 messages", || sink.len() >= 5_000).await;
+        let numbers: Vec<u32> = sink
+            .durable
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|b| std::str::from_utf8(b).unwrap().parse().unwrap())
+            .collect();
+        assert!(numbers.iter().copied().eq(0..5_000), "{version:?}: order");
+        let status = source.stopped().await;
+        assert_eq!(
+            (status.messages, status.acknowledged),
+            (5_000, 5_000),
+            "{version:?}"
+        );
+        assert_eq!((status.unacknowledged, status.state), (0, State::Stopped));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_restarts_or_hangs_costs_nothing() {
+    for version in [Version::V4, Version::V5] {
+        let Some(mut mosquitto) = Mosquitto::plain() else {
+            return;
+        };
+        let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+        let sink = Sink::start(queue, Duration::from_millis(20));
+        let source = run_source(options(mosquitto.broker(version)), &intake);
+        source.connected().await;
+        let sent = publish(mosquitto.broker(version), 0..30_000, 1);
+        until("some", || sink.len() > 2_000).await;
+        mosquitto.stop();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        mosquitto.start_again();
+        until("more", || sink.distinct() > 8_000).await;
+        if version == Version::V5 {
+            mosquitto.signal("STOP");
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            mosquitto.signal("CONT");
+        }
+        tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap();
+        until("all", || sink.distinct() == 30_000).await;
+        let status = source.stopped().await;
+        let least = if version == Version::V5 { 3 } else { 2 };
+        assert!(status.connections >= least, "{version:?}: {status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_acknowledged_before_a_stop_comes_again() {
+    let Some(mosquitto) = Mosquitto::plain() else {
+        return;
+    };
+    let broker = mosquitto.broker(Version::V5);
+    // Nobody takes anything out of this intake: nothing becomes durable.
+    let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+    let source = run_source(options(broker.clone()), &intake);
+    source.connected().await;
+    assert_eq!(publish(broker.clone(), 0..100, 1).await.unwrap(), 100);
+    until("all taken", || source.status.borrow().messages == 100).await;
+    let status = source.stopped().await;
+    assert_eq!((status.acknowledged, status.unacknowledged), (0, 100));
+    drop(queue);
+
+    let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+    let sink = Sink::start(queue, Duration::ZERO);
+    let source = run_source(options(broker.clone()), &intake);
+    until("all again", || sink.distinct() == 100).await;
+    assert_eq!(source.stopped().await.acknowledged, 100);
+
+    let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+    let sink = Sink::start(queue, Duration::ZERO);
+    let source = run_source(options(broker), &intake);
+    source.connected().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(sink.len(), 0, "what was acknowledged does not come again");
+    source.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_told_and_not_tried_in_a_storm() {
+    let Some(mosquitto) = Mosquitto::start("listener PORT 127.0.0.1\nallow_anonymous false") else {
+        return;
+    };
+    for version in [Version::V4, Version::V5] {
+        let (intake, _queue) = Intake::new(&tokio::runtime::Handle::current());
+        let broker = Broker {
+            username: Some("nobody".into()),
+            password: Some("wrong".into()),
+            ..mosquitto.broker(version)
+        };
+        let source = run_source(options(broker), &intake);
+        until("the refusal", || {
+            source.status.borrow().state == State::Refused
+        })
+        .await;
+        let error = source.status.borrow().last_error.clone().unwrap();
+        assert!(
+            error.contains("refused") && !error.contains("wrong"),
+            "{error}"
+        );
+        source.stopped().await;
+    }
+}
+
+/// An authority, and a server's and a client's certificate that it signed.
+fn certificates(dir: &Path) {
+    let openssl = |args: &str| {
+        let done = Command::new("openssl")
+            .args(args.split(' '))
+            .current_dir(dir)
+            .stderr(Stdio::null())
+            .status();
+        assert!(done.unwrap().success(), "openssl {args}");
+    };
+    std::fs::write(dir.join("san"), "subjectAltName=DNS:localhost\n").unwrap();
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
+    );
+    for name in ["server", "client"] {
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+        ));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out {name}.pem"
+        ));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_an_own_authority_and_a_client_certificate() {
+    if mosquitto().is_none() || Command::new("openssl").arg("version").output().is_err() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "openssl is needed for this test"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let at = |name: &str| dir.path().join(name);
+    let settings = format!(
+        "listener PORT\nallow_anonymous true\ncafile {0}/ca.pem\ncertfile {0}/server.pem\nkeyfile {0}/server.key\nrequire_certificate true",
+        dir.path().display()
+    );
+    let mosquitto = Mosquitto::start(&settings).unwrap();
+    for version in [Version::V4, Version::V5] {
+        let trusting = Broker {
+            url: format!("mqtts://localhost:{}", mosquitto.port),
+            ca_file: Some(at("ca.pem")),
+            client_cert_file: Some(at("client.pem")),
+            client_key_file: Some(at("client.key")),
+            ..mosquitto.broker(version)
+        };
+        let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+        let sink = Sink::start(queue, Duration::ZERO);
+        let source = run_source(options(trusting.clone()), &intake);
+        source.connected().await;
+        assert_eq!(publish(trusting.clone(), 0..500, 1).await.unwrap(), 500);
+        until("all", || sink.len() == 500).await;
+        source.stopped().await;
+
+        // Nobody whom we trust vouches for this broker: no connection, and why.
+        let doubting = Broker {
+            ca_file: Some(at("client.pem")),
+            ..trusting
+        };
+        let source = run_source(options(doubting), &intake);
+        until("the error", || source.status.borrow().last_error.is_some()).await;
+        let status = source.stopped().await;
+        let error = status.last_error.unwrap();
+        assert!(error.contains("certificate"), "{error}");
+        assert_eq!(status.connections, 0);
+    }
+}
