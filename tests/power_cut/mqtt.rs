@@ -102,29 +102,6 @@ fn publish(body: &[u8], level: u8) -> Option<(u16, &[u8])> {
     Some((id, payload))
 }
 
-/// A PUBLISH at QoS 1 of MQTT 3.1.1, as a broker would send it.
-pub fn publish_packet(topic: &str, id: u16, payload: &[u8]) -> Vec<u8> {
-    let mut body = u16::try_from(topic.len())
-        .expect("a short topic")
-        .to_be_bytes()
-        .to_vec();
-    body.extend(topic.as_bytes());
-    body.extend(id.to_be_bytes());
-    body.extend(payload);
-    let mut packet = vec![PUBLISH << 4 | 1 << 1];
-    let mut rest = body.len();
-    loop {
-        let byte = u8::try_from(rest % 128).expect("below 128");
-        rest /= 128;
-        packet.push(if rest > 0 { byte | 0x80 } else { byte });
-        if rest == 0 {
-            break;
-        }
-    }
-    packet.extend(body);
-    packet
-}
-
 /// A PUBACK of MQTT 3.1.1.
 pub fn puback_packet(id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
@@ -146,6 +123,7 @@ pub fn take_publishes(stream: &mut Vec<u8>) -> Vec<(u16, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::publish_packet;
 
     #[test]
     fn an_acknowledgement_is_matched_to_what_it_acknowledges_across_torn_packets() {

@@ -5,12 +5,15 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{Process, wait_for};
 
+const FIRST_PORT: u16 = 20_000;
+const LAST_PORT: u16 = 32_000;
 const UP_WITHIN: Duration = Duration::from_secs(10);
 const DOWN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -235,11 +238,13 @@ fn run(command: &mut Command) {
     );
 }
 
-/// A port that nobody listens on now. It is below the range that the kernel deals out to outgoing
-/// connections, so that nobody is likely to take it while a broker is restarted.
+/// A port that nobody listens on now, dealt out once. It is below the range that the kernel deals out to
+/// outgoing connections, so that nobody is likely to take it while a broker is restarted.
 fn free_port() -> u16 {
-    let start = 20_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
-    (start..30_000)
+    static DEALT: AtomicU16 = AtomicU16::new(0);
+    let start = FIRST_PORT + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
+    std::iter::repeat_with(|| start + DEALT.fetch_add(1, Ordering::Relaxed))
+        .take_while(|port| *port < LAST_PORT)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port between 20,000 and 30,000")
+        .expect("a free port")
 }

@@ -17,23 +17,14 @@ pub fn trackside() -> Command {
 /// The `[[mqtt]]` section for a broker.
 pub fn mqtt_source(broker: &Broker, client_id: &str) -> String {
     let mut text = format!(
-        "[[mqtt]]\nname = \"{client_id}\"\nbroker.url = \"{}\"\nbroker.client_id = \"{client_id}\"\n",
+        "[[mqtt]]\nname = \"{client_id}\"\nurl = \"{}\"\nclient_id = \"{client_id}\"\n",
         broker.url()
     );
     if let Some((user, password)) = &broker.options().login {
-        writeln!(
-            text,
-            "broker.username = \"{user}\"\nbroker.password = \"{password}\""
-        )
-        .expect("a String");
+        writeln!(text, "username = \"{user}\"\npassword = \"{password}\"").expect("a String");
     }
     if broker.options().tls {
-        writeln!(
-            text,
-            "broker.ca_file = \"{}\"",
-            broker.authority().display()
-        )
-        .expect("a String");
+        writeln!(text, "ca_file = \"{}\"", broker.authority().display()).expect("a String");
     }
     text
 }

@@ -24,7 +24,7 @@ pub use broker::{Broker, BrokerOptions};
 pub use daemon::{Daemon, mqtt_source, trackside};
 pub use http::get;
 pub use process::Process;
-pub use publisher::Publisher;
+pub use publisher::{Publisher, publish_packet};
 pub use recording::{Recorded, Recording, data, version};
 
 use std::path::{Path, PathBuf};
