@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Handle;
@@ -22,16 +23,19 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, SourceHealth, Status};
+use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, Status};
 use crate::api;
+use crate::api::tower::Tower;
 use crate::config::Config;
 use crate::device::{Progress, Stage, readings};
 use crate::ingest::intake::{Gauge, Intake, QUEUE_MESSAGES};
 use crate::ingest::status::{SourceStatus, State};
+use crate::ingest::mqtt::outbox::Progress as Delivery;
+use crate::ingest::receipts::Receipts;
 use crate::ingest::writer::{Writer, WriterStatus};
 use crate::ingest::{mqtt, openf1, zenoh};
 use crate::journal::{self, Durability, Journal, Reader};
-use crate::live::{ALERTS, Live, Outlets, Snapshot};
+use crate::live::{ALERTS, Alert, Live, Outlets, Snapshot};
 use crate::predict::{self, Predictor};
 use crate::publish;
 
@@ -126,15 +130,14 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         stop_outlets.clone(),
     )
     .await?;
-    start_publishers(
-        config,
-        &prediction_reader,
-        &snapshots,
-        &healths,
-        &alerts,
-        &stop_outlets,
-        &mut outlets,
-    );
+    let publications = Publications {
+        predictions: prediction_reader,
+        snapshots: snapshots.clone(),
+        health: healths.clone(),
+        alerts,
+        receipts,
+    };
+    start_publishers(config, &publications, &stop_outlets, &mut outlets);
     outlets.spawn(Watch {
         started,
         data_dir: config.data_dir.clone(),
@@ -267,6 +270,90 @@ fn start_sources(
     statuses
 }
 
+/// What publishers draw from.
+struct Publications {
+    predictions: Reader,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    health: watch::Receiver<Arc<Health>>,
+    alerts: broadcast::Sender<Alert>,
+    receipts: Arc<Receipts>,
+}
+
+fn start_publishers(
+    config: &Config,
+    from: &Publications,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
+    if config.publish.mqtt.is_none() && config.publish.zenoh.is_none() {
+        return;
+    }
+    let (state, states) = watch::channel(Bytes::new());
+    let (health, healths) = watch::channel(Bytes::new());
+    let (alert, alerts) = broadcast::channel(ALERTS);
+    let drawn = Drawn {
+        snapshots: from.snapshots.clone(),
+        health: from.health.clone(),
+        alerts: from.alerts.subscribe(),
+    };
+    tasks.spawn(draw(drawn, state, health, alert, stop.clone()));
+    let outlets = publish::Outlets {
+        predictions: from.predictions.clone(),
+        state: states,
+        health: healths,
+        alerts,
+        receipts: Arc::clone(&from.receipts),
+    };
+    let progress = || watch::channel(Delivery::default()).0;
+    if let Some(options) = config.publish.mqtt.clone() {
+        let outlets = outlets.clone();
+        tasks.spawn(publish::mqtt::run(options, outlets, progress(), stop.clone()));
+    }
+    if let Some(options) = config.publish.zenoh.clone() {
+        tasks.spawn(publish::zenoh::run(options, outlets, progress(), stop.clone()));
+    }
+}
+
+/// What is written as JSON.
+struct Drawn {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    health: watch::Receiver<Arc<Health>>,
+    alerts: broadcast::Receiver<Alert>,
+}
+
+/// Writes state, health and alerts as JSON, once for all publishers.
+async fn draw(
+    mut from: Drawn,
+    state: watch::Sender<Bytes>,
+    health: watch::Sender<Bytes>,
+    alert: broadcast::Sender<Bytes>,
+    stop: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(STATE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => if from.snapshots.has_changed().unwrap_or(false) {
+                let snapshot = Arc::clone(&from.snapshots.borrow_and_update());
+                state.send_replace(json(&Tower::of(&snapshot)));
+            },
+            Ok(()) = from.health.changed() => {
+                let now = Arc::clone(&from.health.borrow_and_update());
+                health.send_replace(json(&*now));
+            }
+            Ok(news) = from.alerts.recv() => {
+                // Nobody listening is no error.
+                let _ = alert.send(json(&news));
+            }
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Bytes {
+    // Structs, lists and numbers: writing them as JSON cannot fail.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
+
 /// What health is made of.
 struct Watch {
     started: Instant,
@@ -302,13 +389,14 @@ impl Watch {
         let writer = self.writer.borrow().clone();
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let durable_seq = self.reader.next_seq();
-        let sources: Vec<SourceHealth> = self.statuses.iter().map(|s| source(&s.borrow())).collect();
+        let sources: Vec<SourceStatus> = self.statuses.iter().map(|s| s.borrow().clone()).collect();
         let silence = writer.last_accepted.map(|t| now - t);
 
         let mut why = Vec::new();
         why.extend(writer.blocked.clone());
-        for source in sources.iter().filter(|s| !s.connected) {
-            why.push(format!("source {} is not connected: {}", source.name, source.detail));
+        for source in sources.iter().filter(|s| s.state != State::Connected) {
+            let error = source.last_error.as_deref().unwrap_or("still connecting");
+            why.push(format!("source {} is not connected: {error}", source.name));
         }
         if silence.is_some_and(|s| s > SILENT_AFTER) && !sources.is_empty() {
             why.push(format!("no record for more than {SILENT_AFTER:?}"));
@@ -316,9 +404,7 @@ impl Watch {
         let status = match () {
             () if self.stopping.is_cancelled() => Status::Stopping,
             () if writer.disk_full => Status::DiskFull,
-            () if writer.blocked.is_some() || sources.iter().any(|s| !s.connected) => {
-                Status::Degraded
-            }
+            () if !why.is_empty() => Status::Degraded,
             () => Status::Ok,
         };
         Health {
@@ -343,22 +429,5 @@ impl Watch {
             at: now,
             ..Health::starting(self.started)
         }
-    }
-}
-
-fn source(status: &SourceStatus) -> SourceHealth {
-    let connected = status.state == State::Connected;
-    SourceHealth {
-        name: status.name.clone(),
-        connected,
-        detail: match (&status.last_error, connected) {
-            (_, true) => "connected".to_owned(),
-            (Some(error), false) => error.clone(),
-            (None, false) => "connecting".to_owned(),
-        },
-        messages: status.messages,
-        last_message_age_s: status
-            .last_message_at
-            .map(|t| crate::ingest::status::now().seconds_since(t)),
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::daemon::{self, Running};
 use crate::device::{Notifier, watchdog};
+use crate::ingest::status::State;
 use crate::observability::{self, LevelHandle};
 
 /// How often the service manager is told how things are.
@@ -114,7 +115,7 @@ fn reload(args: &Args, level: &LevelHandle) {
 
 fn summary(running: &Running) -> String {
     let health = running.health.borrow();
-    let connected = health.sources.iter().filter(|s| s.connected).count();
+    let connected = health.sources.iter().filter(|s| s.state == State::Connected).count();
     format!(
         "{} records on disk; {connected} of {} sources connected{}",
         health.journal.durable_seq,

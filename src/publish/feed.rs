@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Encoding, Outlets, PREFIX};
 use crate::ingest::mqtt::outbox::{Progress, Publication};
+use crate::observability::Stage;
 use crate::record::codec::{Wire, encode};
 use crate::record::{Entry, Record};
 
@@ -31,8 +32,8 @@ pub(super) struct Feed {
     by: &'static str,
     /// Next sequence to read.
     cursor: u64,
-    /// Read and not yet handed on.
-    ready: VecDeque<Publication>,
+    /// Read and not yet handed on, with the record that each prediction was made from.
+    ready: VecDeque<(u64, Publication)>,
 }
 
 impl Feed {
@@ -108,10 +109,11 @@ impl Feed {
                     to.try_send(self.publication("state", state, 0, false)).ok();
                 }
                 room = to.reserve(), if !self.ready.is_empty() => {
-                    let (Ok(room), Some(publication)) = (room, self.ready.pop_front()) else {
+                    let (Ok(room), Some((seq, publication))) = (room, self.ready.pop_front()) else {
                         break;
                     };
                     room.send(publication);
+                    self.outlets.receipts.done(Stage::Published, seq);
                     counter!("trackside_publish_predictions_total", "by" => self.by).increment(1);
                 }
                 news = committed.wait_for(|&next| next > self.cursor), if self.ready.is_empty() => {
@@ -129,7 +131,7 @@ impl Feed {
         }
         let rest = async {
             while !self.ready.is_empty() || self.read().await {
-                for publication in self.ready.drain(..) {
+                for (_, publication) in self.ready.drain(..) {
                     if to.send(publication).await.is_err() {
                         return;
                     }
@@ -168,7 +170,7 @@ impl Feed {
         self.cursor > before
     }
 
-    fn prediction(&self, entry: &Entry) -> Option<Publication> {
+    fn prediction(&self, entry: &Entry) -> Option<(u64, Publication)> {
         let Record::Prediction(prediction) = &entry.record else {
             return None;
         };
@@ -178,7 +180,8 @@ impl Feed {
         };
         let topic = prediction.topic();
         let name = topic.strip_prefix(PREFIX)?.trim_start_matches('/');
-        Some(self.publication(name, payload.into(), 1, false))
+        let publication = self.publication(name, payload.into(), 1, false);
+        Some((prediction.seq(), publication))
     }
 
     fn publication(&self, name: &str, payload: Bytes, qos: u8, retain: bool) -> Publication {

@@ -17,10 +17,13 @@ mod feed;
 pub mod mqtt;
 pub mod zenoh;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
+use crate::ingest::receipts::Receipts;
 use crate::journal::Reader;
 
 /// Prefix of all topics by default.
@@ -36,6 +39,8 @@ pub struct Outlets {
     pub health: watch::Receiver<Bytes>,
     /// Alerts as JSON.
     pub alerts: broadcast::Receiver<Bytes>,
+    /// When records were received: what is handed on is measured against it.
+    pub receipts: Arc<Receipts>,
 }
 
 impl Clone for Outlets {
@@ -46,6 +51,7 @@ impl Clone for Outlets {
             state: self.state.clone(),
             health: self.health.clone(),
             alerts: self.alerts.resubscribe(),
+            receipts: Arc::clone(&self.receipts),
         }
     }
 }
