@@ -131,6 +131,26 @@ impl Header {
         Ok(header)
     }
 
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let mut b = [0; HEADER_BYTES];
+        b[..8].copy_from_slice(&MAGIC);
+        b[8..10].copy_from_slice(&[VERSION, self.encoding as u8]);
+        b[12..16].copy_from_slice(&self.count.to_le_bytes());
+        b[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
+        let rest = [
+            self.directory_bytes,
+            self.body_bytes,
+            self.directory_crc,
+            self.body_crc,
+        ];
+        for (at, v) in rest.into_iter().enumerate() {
+            b[24 + 4 * at..28 + 4 * at].copy_from_slice(&v.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&b[..HEADER_BYTES - 4]);
+        b[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        b
+    }
+
     /// Of the whole block, header and all.
     pub fn bytes(&self) -> usize {
         HEADER_BYTES + self.directory_bytes as usize + self.body_bytes as usize
@@ -258,21 +278,7 @@ pub(super) fn encode<'a>(
         directory_crc: crc32c::crc32c(&directory),
         body_crc: crc32c::crc32c(&body),
     };
-    let start = out.len();
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, encoding as u8, 0, 0]);
-    out.extend_from_slice(&header.count.to_le_bytes());
-    out.extend_from_slice(&first_seq.to_le_bytes());
-    for v in [
-        header.directory_bytes,
-        header.body_bytes,
-        header.directory_crc,
-        header.body_crc,
-    ] {
-        out.extend_from_slice(&v.to_le_bytes());
-    }
-    let crc = crc32c::crc32c(&out[start..]);
-    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&header.to_bytes());
     out.extend_from_slice(&directory);
     out.extend_from_slice(&body);
     (header, stats)
@@ -372,6 +378,17 @@ fn take_ids(
         .into_iter()
         .map(|p| if p { ids.next() } else { None })
         .collect())
+}
+
+fn skip_ids(c: &mut Cursor, header: Header) -> Result<(), Malformed> {
+    let mut probe = *c;
+    if probe.byte()? == IDS_ALL && header.encoding == Encoding::Columns {
+        probe.bytes()?;
+        *c = probe;
+    } else {
+        take_ids(c, header.count as usize, header.encoding)?;
+    }
+    Ok(())
 }
 
 fn put_keys<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = &'a Entry>) {
@@ -477,6 +494,13 @@ impl<'a> Body<'a> {
         Ok(Body { header, runs, rest })
     }
 
+    /// Whether some entry has a key of its source's own.
+    pub fn has_keys(&self) -> Result<bool, Malformed> {
+        let mut rest = self.rest;
+        skip_ids(&mut rest, self.header)?;
+        Ok(rest.varint()? > 0)
+    }
+
     fn counts(&self) -> [usize; KINDS] {
         let mut counts = [0; KINDS];
         for (kind, n) in &self.runs {
@@ -487,15 +511,8 @@ impl<'a> Body<'a> {
 
     /// Passes over ids and keys without making use of them.
     fn skip_heads(&mut self) -> Result<(), Malformed> {
-        let count = self.header.count as usize;
-        let mut probe = self.rest;
-        if probe.byte()? == IDS_ALL && self.header.encoding == Encoding::Columns {
-            probe.bytes()?;
-            self.rest = probe;
-        } else {
-            take_ids(&mut self.rest, count, self.header.encoding)?;
-        }
-        take_keys(&mut self.rest, count)?;
+        skip_ids(&mut self.rest, self.header)?;
+        take_keys(&mut self.rest, self.header.count as usize)?;
         Ok(())
     }
 
