@@ -1,1 +1,3 @@
+pub mod cli;
+pub mod journal;
 pub mod record;

@@ -156,8 +156,12 @@ pub(super) fn known(dir: &Path) -> Vec<Range<u64>> {
 pub(super) fn explained(known: &[Range<u64>], gap: Range<u64>) -> bool {
     let mut sorted: Vec<_> = known.iter().filter(|r| !r.is_empty()).collect();
     sorted.sort_by_key(|r| r.start);
-    let reached = sorted.into_iter().fold(gap.start, |at, r| {
-        if r.start <= at { at.max(r.end) } else { at }
-    });
+    let reached =
+        sorted.into_iter().fold(
+            gap.start,
+            |at, r| {
+                if r.start <= at { at.max(r.end) } else { at }
+            },
+        );
     reached >= gap.end
 }

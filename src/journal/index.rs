@@ -80,6 +80,8 @@ pub(super) struct Index {
     pub mark: Mark,
     /// Whether it holds documents of kinds that stream (those with keys of their source's own).
     pub has_streaming: bool,
+    /// Lowest sequence number that it speaks of.
+    pub oldest: u64,
 }
 
 /// Runs a call of sled's: its errors and its panics are one to us.
@@ -156,11 +158,13 @@ impl Index {
                 .open()?;
             let mark = db.get(MARK)?;
             let (mut documents, mut sum, mut has_streaming) = (0, 0, false);
+            let mut oldest = u64::MAX;
             for row in db.scan_prefix([DOCUMENT]) {
                 let (key, value) = row?;
                 documents += 1;
                 sum ^= checksum(&key, &value);
                 has_streaming |= streams(&key);
+                oldest = oldest.min(read_value(&value).map_or(0, |held| held.seq));
             }
             let mark = match &mark {
                 Some(bytes) => Mark::read(bytes),
@@ -172,6 +176,7 @@ impl Index {
                     path: path.to_owned(),
                     mark,
                     has_streaming,
+                    oldest,
                 }),
                 None => Err(sled::Error::Unsupported(
                     "it does not hold what its mark says".into(),
@@ -181,8 +186,7 @@ impl Index {
     }
 
     pub fn get(&self, key: &DocumentKey) -> Result<Option<Held>, Error> {
-        guarded(&self.path, || self.db.get(key_bytes(key)))
-            .map(|v| v.and_then(|v| read_value(&v)))
+        guarded(&self.path, || self.db.get(key_bytes(key))).map(|v| v.and_then(|v| read_value(&v)))
     }
 
     /// Adds the documents of a stretch that follows the mark, and moves the mark behind it: all or

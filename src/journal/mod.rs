@@ -92,8 +92,8 @@ mod recovery;
 mod segment;
 mod state;
 mod tail;
-mod version;
 pub mod verify;
+mod version;
 mod writer;
 
 #[cfg(test)]
@@ -196,7 +196,9 @@ pub enum Error {
         version: u16,
         known: u16,
     },
-    #[error("{path} has at byte {offset} a block that this program cannot read ({why}); use a newer trackside")]
+    #[error(
+        "{path} has at byte {offset} a block that this program cannot read ({why}); use a newer trackside"
+    )]
     Undecodable {
         path: PathBuf,
         offset: u64,

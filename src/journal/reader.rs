@@ -305,7 +305,9 @@ fn may_stand(stat: &Stat, place: Place) -> bool {
             stat.kind == Kind::Frame
                 && stat.session_key == Some(session)
                 && stat.drivers & driver_bit(driver) != 0
-                && stat.frames.is_some_and(|(a, b)| (a..=b).contains(&sequence))
+                && stat
+                    .frames
+                    .is_some_and(|(a, b)| (a..=b).contains(&sequence))
         }
     }
 }

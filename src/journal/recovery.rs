@@ -236,5 +236,9 @@ pub(super) fn recover_beside(
 /// Whether the tail does not join the segments: a sign that it was moved while we looked.
 fn gap_before_tail(r: &Recovered) -> bool {
     let end = r.state.segments.last().map_or(0, |s| s.end_seq);
-    r.losses.is_empty() && r.state.tail.first_seq().is_some_and(|first| first > end && end > 0)
+    r.losses.is_empty()
+        && r.state
+            .tail
+            .first_seq()
+            .is_some_and(|first| first > end && end > 0)
 }

@@ -59,7 +59,9 @@ impl Handle {
             Err(e) => return Err(Error::io("read", &self.path, e)),
         }
         if Header::read(&bytes) != Ok(meta.header) {
-            return Ok(Err(Malformed("the block's header is not the one it was written with")));
+            return Ok(Err(Malformed(
+                "the block's header is not the one it was written with",
+            )));
         }
         Ok(meta.header.check(&bytes).map(|_| bytes))
     }
@@ -99,7 +101,10 @@ impl Segment {
         }
         Segment {
             first_seq,
-            end_seq: handle.blocks.last().map_or(first_seq, |b| b.header.end_seq()),
+            end_seq: handle
+                .blocks
+                .last()
+                .map_or(first_seq, |b| b.header.end_seq()),
             path,
             bytes,
             stats,
@@ -120,7 +125,8 @@ impl Segment {
             })),
             // It was whole when the journal was opened.
             None => {
-                let blocks = scan(&file, &self.path, self.first_seq..u64::MAX, &mut |_, _| {})?.blocks;
+                let blocks =
+                    scan(&file, &self.path, self.first_seq..u64::MAX, &mut |_, _| {})?.blocks;
                 Ok(Arc::new(Handle {
                     file: Arc::new(file),
                     path: self.path.clone(),
@@ -142,7 +148,16 @@ pub(super) fn footer(blocks: &[Arc<BlockMeta>]) -> Vec<u8> {
     }
     let len = (body.len() as u32).to_le_bytes();
     let crc = crc32c::crc32c(&body).to_le_bytes();
-    [&FOOTER_MAGIC[..], &len, &crc, &body, &len, &crc, &FOOTER_MAGIC].concat()
+    [
+        &FOOTER_MAGIC[..],
+        &len,
+        &crc,
+        &body,
+        &len,
+        &crc,
+        &FOOTER_MAGIC,
+    ]
+    .concat()
 }
 
 /// The blocks as the footer lists them; `None` if there is no footer or it is damaged.

@@ -187,11 +187,7 @@ impl Shared {
     }
 
     /// A block's bytes, checked. The inner error is a loss, already noted.
-    pub fn read(
-        &self,
-        handle: &Handle,
-        meta: &BlockMeta,
-    ) -> Result<Result<Vec<u8>, Loss>, Error> {
+    pub fn read(&self, handle: &Handle, meta: &BlockMeta) -> Result<Result<Vec<u8>, Loss>, Error> {
         Ok(handle
             .read(meta)?
             .map_err(|reason| self.note(handle, meta, &reason)))

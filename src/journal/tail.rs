@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::block::stats::Stats;
 use super::block::MAX_BLOCK_MEMORY;
+use super::block::stats::Stats;
 use super::version::{Documents, Held, fold};
 use crate::record::{DocumentKey, Entry};
 

@@ -271,7 +271,10 @@ fn rewrite(path: &Path, first_seq: u64, found: &Checked, footed: bool) -> Result
         let (mut offset, mut blocks) = (FILE_HEADER_BYTES, Vec::new());
         for meta in &found.blocks {
             let bytes = meta.header.bytes() as u64;
-            out.write_all(&damaged_bytes(&found.file, &(meta.offset..meta.offset + bytes)))?;
+            out.write_all(&damaged_bytes(
+                &found.file,
+                &(meta.offset..meta.offset + bytes),
+            ))?;
             blocks.push(Arc::new(BlockMeta {
                 offset,
                 ..BlockMeta::clone(meta)

@@ -15,9 +15,9 @@ use super::recovery::{documents, recover, recover_beside};
 use super::segment::{BlockMeta, Handle, Segment, footer};
 use super::state::{Decoded, Shared};
 use super::tail::{Chunk, TAIL_MEMORY, Tail};
-use super::version::{Documents, fold, is_indexed};
+use super::version::{Documents, Held, fold, is_indexed};
 use super::{Durability, Error, Loss, Options, Progress};
-use crate::record::{Entry, Kind};
+use crate::record::{DocumentKey, Entry, Kind};
 
 /// Blocks that are kept decoded as they are written. More would push each other out.
 const REMEMBERED: usize = 2;
@@ -103,7 +103,11 @@ impl Journal {
             faults,
         };
         journal.open_index(progress)?;
-        if journal.segment.as_ref().is_some_and(|s| s.end >= journal.options.segment_bytes) {
+        if journal
+            .segment
+            .as_ref()
+            .is_some_and(|s| s.end >= journal.options.segment_bytes)
+        {
             journal.seal()?;
         }
         journal.retain()?;
@@ -112,10 +116,7 @@ impl Journal {
 
     /// Reads the journal in `dir` as it stands, without touching it: beside a running daemon, or
     /// where there is none.
-    pub fn open_read_only(
-        dir: &Path,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Reader, Error> {
+    pub fn open_read_only(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Reader, Error> {
         let found = recover_beside(dir, progress)?;
         let shared = Shared::new(dir.to_owned(), false, found.state, found.losses);
         Ok(Reader::new(Arc::new(shared)))
@@ -202,7 +203,8 @@ impl Journal {
     /// Refuses to begin what would eat the reserve.
     fn check_room(&self) -> Result<(), Error> {
         let dir = &self.shared.dir;
-        let fs = rustix::fs::statvfs(dir).map_err(|e| Error::io("ask for room in", dir, e.into()))?;
+        let fs =
+            rustix::fs::statvfs(dir).map_err(|e| Error::io("ask for room in", dir, e.into()))?;
         let available = fs.f_bavail.saturating_mul(fs.f_frsize);
         if available < self.options.reserve_bytes {
             return Err(Error::DiskFull {
@@ -335,12 +337,13 @@ impl Journal {
         // Readers that are a little behind find the newest blocks decoded.
         for part in &cuts[cuts.len().saturating_sub(REMEMBERED)..] {
             let entries = part.iter().map(|(_, e)| (*e).clone()).collect();
-            self.shared.remember(Arc::new(Decoded::new(part[0].0, entries)));
+            self.shared
+                .remember(Arc::new(Decoded::new(part[0].0, entries)));
         }
         let documents = documents(self.buffer_seq, &buffer);
         self.weights.clear();
         self.buffer_seq = end_seq;
-        self.show_moved(metas, documents.into_iter().collect(), end_seq);
+        self.show_moved(metas, documents, end_seq);
         self.drop_logs();
         let full = (self.segment.as_ref()).is_some_and(|s| s.end >= self.options.segment_bytes);
         if full {
@@ -395,11 +398,14 @@ impl Journal {
     }
 
     /// Puts the documents into the index, then shows readers the segment in place of the tail.
-    fn show_moved(&mut self, metas: Vec<Arc<BlockMeta>>, buffered: Documents, end_seq: u64) {
+    fn show_moved(
+        &mut self,
+        metas: Vec<Arc<BlockMeta>>,
+        buffered: Vec<(DocumentKey, Held)>,
+        end_seq: u64,
+    ) {
         let mut documents = self.shared.state().tail.documents.clone();
-        let mut order: Vec<_> = buffered.into_iter().collect();
-        order.sort_by_key(|(_, held)| held.seq);
-        for (key, held) in order {
+        for (key, held) in buffered {
             fold(&mut documents, key, held);
         }
         if let Some(last) = metas.last() {
@@ -463,7 +469,9 @@ impl Journal {
             return Ok(());
         };
         let before = file.end;
-        let written = file.append(&footer(&held.blocks)).and_then(|()| file.sync());
+        let written = file
+            .append(&footer(&held.blocks))
+            .and_then(|()| file.sync());
         if let Err(e) = written {
             // The blocks are durable, the footer is a convenience: the next open scans instead.
             file.truncate(before);
@@ -499,8 +507,7 @@ impl Journal {
             let Some(oldest) = oldest else { break };
             self.shared.state_mut().segments.remove(0);
             self.shared.drop_handle(oldest.first_seq);
-            std::fs::remove_file(&oldest.path)
-                .map_err(|e| Error::io("remove", &oldest.path, e))?;
+            std::fs::remove_file(&oldest.path).map_err(|e| Error::io("remove", &oldest.path, e))?;
             tracing::info!("retention removed {}", oldest.path.display());
             removed = Some(oldest.end_seq);
         }
@@ -543,6 +550,11 @@ impl Journal {
             }
         };
         self.catch_up(&mut index, progress)?;
+        // An index that fell back to an earlier state may know what retention has removed since.
+        let first_seq = self.reader().first_seq();
+        if index.oldest < first_seq {
+            index.forget_before(first_seq)?;
+        }
         *self.shared.index_mut() = Some(index);
         Ok(())
     }
@@ -582,11 +594,7 @@ impl Journal {
     }
 
     /// Reads what the index does not know yet from the segments.
-    fn catch_up(
-        &self,
-        index: &mut Index,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Error> {
+    fn catch_up(&self, index: &mut Index, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
         let segments = self.shared.state().segments.clone();
         let start = index.mark.next_seq;
         let of = segments.last().map_or(0, |s| s.end_seq);
@@ -614,7 +622,7 @@ impl Journal {
                 let Ok(entries) = entries else { continue };
                 let mut documents = Documents::default();
                 for (seq, entry) in &entries {
-                    let held = super::version::Held::of(*seq, entry);
+                    let held = Held::of(*seq, entry);
                     fold(&mut documents, entry.document(), held);
                 }
                 let rows = documents.iter().filter(|(key, held)| is_indexed(key, held));

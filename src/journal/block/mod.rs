@@ -94,7 +94,11 @@ pub(super) struct Header {
 
 impl Header {
     pub fn read(bytes: &[u8]) -> Result<Header, Malformed> {
-        let mut c = Cursor(bytes.get(..HEADER_BYTES).ok_or(Malformed("ends too early"))?);
+        let mut c = Cursor(
+            bytes
+                .get(..HEADER_BYTES)
+                .ok_or(Malformed("ends too early"))?,
+        );
         if c.array::<8>()? != MAGIC {
             return Err(Malformed("no block begins here"));
         }
@@ -166,7 +170,9 @@ impl Header {
             .get(HEADER_BYTES..HEADER_BYTES + self.directory_bytes as usize)
             .ok_or(Malformed("ends too early"))?;
         if crc32c::crc32c(bytes) != self.directory_crc {
-            return Err(Malformed("the block's directory does not match its checksum"));
+            return Err(Malformed(
+                "the block's directory does not match its checksum",
+            ));
         }
         Stats::decode(self.first_seq, &mut Cursor(bytes))
     }
@@ -239,7 +245,12 @@ pub(super) fn weight(entry: &Entry) -> usize {
                 256 + (race.cars.iter().map(|c| 96 + 4 * c.positions.len())).sum::<usize>()
             }
             Prediction::Pit(pit) => {
-                512 + pit.reason.len() + pit.compounds.iter().map(|c| 64 + c.compound.len()).sum::<usize>()
+                512 + pit.reason.len()
+                    + pit
+                        .compounds
+                        .iter()
+                        .map(|c| 64 + c.compound.len())
+                        .sum::<usize>()
             }
             Prediction::LapTime(_) => 256,
         },

@@ -142,7 +142,9 @@ impl Stats {
             let session_key = (flags & 1 != 0).then(|| c.number()).transpose()?;
             let count = c.varint()?;
             let first_seq = base.checked_add(c.varint()?).ok_or(Malformed("sequence"))?;
-            let last_seq = first_seq.checked_add(c.varint()?).ok_or(Malformed("sequence"))?;
+            let last_seq = first_seq
+                .checked_add(c.varint()?)
+                .ok_or(Malformed("sequence"))?;
             let dates = (flags & 2 != 0)
                 .then(|| -> Result<_, Malformed> {
                     let low = c.zigzag()?;
