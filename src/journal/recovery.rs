@@ -1,0 +1,244 @@
+//! What a journal's directory holds: segments by their footers or a scan, the logs read in full.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::block::{Body, KindSet, weight};
+use super::damage::{Loss, explained, known, quarantine};
+use super::file::{FILE_HEADER_BYTES, LOG, SEGMENT, list};
+use super::segment::{Handle, Scan, Segment, damaged_bytes, read_footer, scan};
+use super::state::State;
+use super::tail::Chunk;
+use super::version::Held;
+use super::{Error, Progress};
+use crate::record::{DocumentKey, Entry};
+
+/// A file that ends without a footer: writing may go on behind `end`.
+#[derive(Clone)]
+pub(super) struct OpenFile {
+    pub first_seq: u64,
+    pub path: PathBuf,
+    pub end: u64,
+}
+
+pub(super) struct Recovered {
+    pub state: State,
+    /// The last segment, if it may grow.
+    pub segment: Option<OpenFile>,
+    /// The logs that hold the tail, in order.
+    pub logs: Vec<OpenFile>,
+    /// Logs and segments that hold nothing that is not elsewhere.
+    pub spent: Vec<PathBuf>,
+    pub losses: Vec<Loss>,
+}
+
+/// Documents of a stretch of entries.
+pub(super) fn documents(first_seq: u64, entries: &[Entry]) -> Vec<(DocumentKey, Held)> {
+    (first_seq..)
+        .zip(entries)
+        .map(|(seq, e)| (e.document(), Held::of(seq, e)))
+        .collect()
+}
+
+/// Reads the directory. With `keep`, damaged bytes are copied into quarantine; nothing else is
+/// changed.
+pub(super) fn recover(
+    dir: &Path,
+    keep: bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Recovered, Error> {
+    let mut r = Recovery {
+        dir,
+        keep,
+        out: Recovered {
+            state: State::default(),
+            segment: None,
+            logs: Vec::new(),
+            spent: Vec::new(),
+            losses: Vec::new(),
+        },
+    };
+    let segments = list(dir, SEGMENT)?;
+    for (i, (first_seq, path)) in segments.iter().enumerate() {
+        progress(Progress {
+            what: "opening segments",
+            done: i as u64,
+            of: segments.len() as u64,
+        });
+        let limit = segments.get(i + 1).map(|(first, _)| *first);
+        r.segment(*first_seq, path, limit)?;
+    }
+    let logs = list(dir, LOG)?;
+    for (i, (first_seq, path)) in logs.iter().enumerate() {
+        let limit = logs.get(i + 1).map_or(u64::MAX, |(first, _)| *first);
+        r.log(*first_seq..limit, path)?;
+    }
+    // Numbers of records that were put into quarantine are not given again.
+    let lost = known(dir).iter().map(|seqs| seqs.end).max();
+    r.out.state.next_seq = r.out.state.next_seq.max(lost.unwrap_or(0));
+    Ok(r.out)
+}
+
+struct Recovery<'a> {
+    dir: &'a Path,
+    keep: bool,
+    out: Recovered,
+}
+
+impl Recovery<'_> {
+    /// Names what a scan lost, and moves the next sequence number behind it.
+    fn note(&mut self, file: &File, scan: &mut Scan) -> Result<(), Error> {
+        for (at, loss) in scan.losses.drain(..) {
+            if let Some(seqs) = &loss.seqs {
+                self.out.state.next_seq = self.out.state.next_seq.max(seqs.end);
+            }
+            tracing::error!(journal = %self.dir.display(), "{loss}; the rest is served");
+            if self.keep {
+                quarantine(self.dir, &loss, &damaged_bytes(file, &at))?;
+            }
+            self.out.losses.push(loss);
+        }
+        Ok(())
+    }
+
+    /// Names a gap between files that no damage explains.
+    fn gap(&mut self, path: &Path, first_seq: u64) {
+        let expected = self.out.state.next_seq;
+        let nothing_before =
+            self.out.state.segments.is_empty() && self.out.state.tail.chunks.is_empty();
+        if first_seq <= expected || nothing_before {
+            return;
+        }
+        if explained(&known(self.dir), expected..first_seq) {
+            return;
+        }
+        let mut loss = Loss::new(path, 0..0, "what stood before this file is gone or cut off");
+        loss.seqs = Some(expected..first_seq);
+        let before = self.out.state.segments.last().map(|s| &s.stats);
+        self.out.losses.push(loss.between(before, None));
+    }
+
+    fn segment(&mut self, first_seq: u64, path: &Path, limit: Option<u64>) -> Result<(), Error> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let len = (file.metadata().map_err(|e| Error::io("stat", path, e))?).len();
+        self.gap(path, first_seq);
+        self.out.state.next_seq = self.out.state.next_seq.max(first_seq);
+        let footer = read_footer(&file).map_err(|e| Error::io("read", path, e))?;
+        let sealed = footer.is_some();
+        let blocks = match footer {
+            Some(blocks) => blocks,
+            None => {
+                let seqs = first_seq..limit.unwrap_or(u64::MAX);
+                let mut found = scan(&file, path, seqs, &mut |_, _| {})?;
+                self.note(&file, &mut found)?;
+                if limit.is_none() && found.end_offset >= FILE_HEADER_BYTES {
+                    self.out.segment = Some(OpenFile {
+                        first_seq,
+                        path: path.to_owned(),
+                        end: found.end_offset,
+                    });
+                } else if found.blocks.is_empty() && self.out.losses.is_empty() {
+                    self.out.spent.push(path.to_owned());
+                    return Ok(());
+                }
+                found.blocks.into()
+            }
+        };
+        let handle = Arc::new(Handle {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            blocks,
+        });
+        let segment = Segment::new(first_seq, path.to_owned(), len, handle, sealed);
+        self.out.state.next_seq = self.out.state.next_seq.max(segment.end_seq);
+        self.out.state.segments.push(Arc::new(segment));
+        Ok(())
+    }
+
+    fn log(&mut self, seqs: Range<u64>, path: &Path) -> Result<(), Error> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let covered = self.out.state.next_seq;
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut unread = None;
+        let mut found = scan(&file, path, seqs.clone(), &mut |meta, bytes| {
+            if meta.header.end_seq() <= covered {
+                return;
+            }
+            match Body::open(meta.header, bytes).and_then(|b| b.entries(KindSet::ALL)) {
+                Ok(entries) => {
+                    let mut entries = entries.into_iter().skip_while(|(s, _)| *s < covered);
+                    if let Some((first_seq, first)) = entries.next() {
+                        let rest = entries.map(|(_, e)| e);
+                        let entries = std::iter::once(first).chain(rest).collect();
+                        chunks.push(Chunk { first_seq, entries });
+                    }
+                }
+                Err(reason) => unread = Some((meta.clone(), reason)),
+            }
+        })?;
+        if let Some((meta, reason)) = unread {
+            // Its checksums are right and yet it cannot be decoded: written by a newer program.
+            return Err(Error::Undecodable {
+                path: path.to_owned(),
+                offset: meta.offset,
+                why: reason,
+            });
+        }
+        let damaged = !found.losses.is_empty();
+        let damage_matters = (found.losses.iter().filter_map(|(_, l)| l.seqs.as_ref()))
+            .any(|lost| lost.end > covered);
+        if chunks.is_empty() && !damage_matters {
+            // All of it was moved into a segment. Empty ones may still be written to.
+            self.out.spent.push(path.to_owned());
+            return Ok(());
+        }
+        if let Some(first) = chunks.first().filter(|_| !damaged) {
+            self.gap(path, first.first_seq);
+        }
+        self.note(&file, &mut found)?;
+        self.out.logs.push(OpenFile {
+            first_seq: seqs.start,
+            path: path.to_owned(),
+            end: found.end_offset,
+        });
+        for chunk in chunks {
+            let documents = documents(chunk.first_seq, &chunk.entries);
+            let memory = chunk.entries.iter().map(weight).sum();
+            self.out.state.next_seq = self.out.state.next_seq.max(chunk.end_seq());
+            self.out.state.tail.push(chunk, memory, documents);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a directory beside a running daemon, which may move the tail into a segment meanwhile.
+pub(super) fn recover_beside(
+    dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Recovered, Error> {
+    /// How often to look again when files go away under the reader.
+    const TRIES: usize = 10;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match recover(dir, false, progress) {
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && tries < TRIES && dir.exists() => {}
+            Ok(r) if tries < TRIES && gap_before_tail(&r) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether the tail does not join the segments: a sign that it was moved while we looked.
+fn gap_before_tail(r: &Recovered) -> bool {
+    let end = r.state.segments.last().map_or(0, |s| s.end_seq);
+    r.losses.is_empty()
+        && r.state
+            .tail
+            .first_seq()
+            .is_some_and(|first| first > end && end > 0)
+}

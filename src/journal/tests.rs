@@ -1,0 +1,605 @@
+//! The journal against a model that is a vector; then every way in which a file can be hurt.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use rustix::io::Errno;
+
+use super::block::samples::entry;
+use super::version::{Held, Place};
+use super::*;
+use crate::record::key::Version;
+use crate::record::{Entry, Kind, Record};
+
+fn open_with(dir: &Path, options: &Options) -> Journal {
+    Journal::open(dir, options.clone(), &mut |_| {}).expect("opens")
+}
+
+fn small() -> Options {
+    Options {
+        segment_bytes: 16 * 1024,
+        tail_entries: 64,
+        reserve_bytes: 0,
+        ..Options::default()
+    }
+}
+
+fn entries(seeds: std::ops::Range<u64>) -> Vec<Entry> {
+    seeds
+        .map(|s| entry(s.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        .collect()
+}
+
+/// Everything that can be read, by batches of `most`; with what was skipped.
+fn read_all(reader: &Reader, most: usize) -> (Vec<(u64, Entry)>, Vec<Skipped>) {
+    let (mut all, mut skipped, mut from) = (Vec::new(), Vec::new(), reader.first_seq());
+    loop {
+        let batch = reader.batch(from, most).expect("reads");
+        skipped.extend(batch.skipped.iter().cloned());
+        if batch.entries.is_empty() {
+            assert_eq!(batch.next_seq(), reader.next_seq());
+            return (all, skipped);
+        }
+        all.extend(batch.iter().map(|(seq, e)| (seq, e.clone())));
+        from = batch.next_seq();
+    }
+}
+
+/// The version of `entry`'s document after `told`, by the rule and nothing else.
+fn version_by_fold<'a>(
+    told: impl Iterator<Item = &'a (u64, Entry)>,
+    entry: &Entry,
+) -> Option<Version> {
+    let key = entry.document();
+    told.filter(|(_, e)| e.document() == key)
+        .map(|(seq, e)| Held::of(*seq, e))
+        .reduce(|held, new| match new.version.supersedes(held.version) {
+            true => new,
+            false => held,
+        })
+        .map(|held| held.version)
+}
+
+fn assert_same(reader: &Reader, model: &[(u64, Entry)]) {
+    let first = reader.first_seq();
+    let kept = &model[model.partition_point(|(seq, _)| *seq < first)..];
+    let (all, skipped) = read_all(reader, 37);
+    assert_eq!(skipped, []);
+    assert_eq!(all, kept);
+    for query in [
+        Query::of(Kind::Lap),
+        Query {
+            session_key: Some(9471),
+            driver_number: Some(3),
+            ..Query::default()
+        },
+        Query {
+            kind: Some(Kind::CarData),
+            from: Some(crate::record::Time::from_millis(1_709_391_610_000)),
+            to: Some(crate::record::Time::from_millis(1_709_391_630_000)),
+            ..Query::default()
+        },
+    ] {
+        let found: Vec<_> = reader.query(&query).map(|r| r.expect("reads")).collect();
+        let expected: Vec<_> = (kept.iter())
+            .filter(|(_, e)| query.matches(&e.record))
+            .cloned()
+            .collect();
+        assert_eq!(found, expected, "{query:?}");
+    }
+    let query = Query {
+        driver_number: Some(2),
+        ..Query::default()
+    };
+    let mut speeds = Vec::new();
+    let rows = reader
+        .car_data(&query, &mut |c| {
+            speeds.extend((0..c.len()).map(|row| c.speed.get(row)));
+        })
+        .expect("reads");
+    let expected: Vec<_> = (kept.iter())
+        .filter_map(|(_, e)| match &e.record {
+            Record::CarData(r) if r.driver_number == 2 => Some(r.speed),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((rows as usize, speeds), (expected.len(), expected));
+
+    let mut counts = std::collections::BTreeMap::new();
+    for (_, e) in kept {
+        if let Some(session) = e.record.session_key() {
+            *counts
+                .entry((session, e.record.kind().name()))
+                .or_insert(0u64) += 1;
+        }
+    }
+    let mut summed = std::collections::BTreeMap::new();
+    for s in reader.sessions() {
+        for (kind, n) in s.entries {
+            summed.insert((s.session_key, kind), n);
+        }
+    }
+    assert_eq!(summed, counts);
+}
+
+/// Versions are exact where nothing was retired; where something was, an old version may be
+/// remembered for as long as some entry of its document is held.
+fn assert_versions(reader: &Reader, model: &[(u64, Entry)], asked: &[Entry]) {
+    let first = reader.first_seq();
+    for entry in asked {
+        let found = reader.version_of(entry).expect("reads");
+        let of_all = version_by_fold(model.iter(), entry);
+        let of_kept = version_by_fold(model.iter().filter(|(seq, _)| *seq >= first), entry);
+        if first == 0 || of_kept.is_none() {
+            assert_eq!(found, of_kept, "{entry:?}");
+        } else {
+            assert!(found == of_all || found == of_kept, "{entry:?}");
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(u64, usize),
+    Commit,
+    Close,
+    Reopen,
+    LoseIndex,
+    SpoilIndex(usize),
+    DiskFull(u64),
+    SyncFails,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (any::<u64>(), 1..90usize).prop_map(|(seed, n)| Step::Append(seed, n)),
+        6 => Just(Step::Commit),
+        1 => Just(Step::Close),
+        2 => Just(Step::Reopen),
+        1 => Just(Step::LoseIndex),
+        1 => any::<usize>().prop_map(Step::SpoilIndex),
+        1 => (0..4000u64).prop_map(Step::DiskFull),
+        1 => Just(Step::SyncFails),
+    ]
+}
+
+fn close(journal: Journal) {
+    journal.close().expect("closes");
+}
+
+fn run(dir: &Path, options: &Options, steps: Vec<Step>) {
+    let mut journal = open_with(dir, options);
+    let (mut model, mut asked): (Vec<(u64, Entry)>, Vec<Entry>) = Default::default();
+    let mut committed = 0;
+    for step in steps {
+        match step {
+            Step::Append(seed, n) => {
+                let new: Vec<_> = (0..n as u64).map(|i| entry(seed.wrapping_add(i))).collect();
+                asked.extend(new.iter().take(3).cloned());
+                let first = journal.append(new.clone());
+                assert_eq!(first, model.len() as u64);
+                model.extend((first..).zip(new));
+            }
+            Step::Commit => {
+                committed = model.len();
+                assert_eq!(journal.commit().expect("commits"), committed as u64);
+            }
+            Step::Close => {
+                journal.close_segment().expect("closes");
+                committed = model.len();
+            }
+            Step::DiskFull(room) => {
+                *journal.faults.room.lock().unwrap() = Some(room);
+                match journal.commit() {
+                    Ok(_) => committed = model.len(),
+                    Err(e) => assert!(e.is_disk_full(), "{e}"),
+                }
+                *journal.faults.room.lock().unwrap() = None;
+                assert_eq!(journal.next_seq(), model.len() as u64);
+            }
+            Step::SyncFails => {
+                journal
+                    .faults
+                    .syncs
+                    .lock()
+                    .unwrap()
+                    .push_back(Some(Errno::IO));
+                journal.commit().expect("is written again elsewhere");
+                journal.faults.syncs.lock().unwrap().clear();
+                committed = model.len();
+            }
+            Step::Reopen | Step::LoseIndex | Step::SpoilIndex(_) => {
+                close(journal);
+                committed = model.len();
+                let index = dir.join("index");
+                match step {
+                    Step::LoseIndex => std::fs::remove_dir_all(index).unwrap(),
+                    Step::SpoilIndex(at) => {
+                        let db = index.join("db");
+                        let mut bytes = std::fs::read(&db).unwrap();
+                        let at = at % bytes.len();
+                        bytes[at] ^= 0x5a;
+                        std::fs::write(&db, bytes).unwrap();
+                    }
+                    _ => {}
+                }
+                journal = open_with(dir, options);
+            }
+        }
+        assert_eq!(journal.reader().next_seq(), committed as u64);
+    }
+    journal.commit().expect("commits");
+    let reader = journal.reader();
+    assert_eq!(journal.losses(), []);
+    assert_same(&reader, &model);
+    asked.extend(entries(0..40));
+    assert_versions(&reader, &model, &asked);
+    // What stands on disk is whole, and says the same to who reads beside the writer.
+    let report = verify(dir, &mut |_| {}).expect("verifies");
+    assert_eq!(report.damage, []);
+    let beside = Journal::open_read_only(dir, &mut |_| {}).expect("opens");
+    assert_same(&beside, &model);
+    asked.truncate(20);
+    if beside.first_seq() == 0 {
+        assert_versions(&beside, &model, &asked);
+    }
+    close(journal);
+    let journal = open_with(dir, options);
+    assert_same(&journal.reader(), &model);
+    assert_versions(&journal.reader(), &model, &asked);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_does_what_a_vector_does(steps in prop::collection::vec(step(), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        run(dir.path(), &small(), steps);
+    }
+
+    #[test]
+    fn retention_takes_whole_segments_from_the_front(steps in prop::collection::vec(step(), 20..50)) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            retain: Retention { bytes: Some(24 * 1024), days: None },
+            segment_bytes: 8 * 1024,
+            ..small()
+        };
+        run(dir.path(), &options, steps);
+        let sealed: u64 = file::list(dir.path(), file::SEGMENT).unwrap().iter()
+            .map(|(_, p)| p.metadata().unwrap().len()).sum();
+        // The limit, and the one segment that is over it before retention looks.
+        prop_assert!(sealed <= 24 * 1024 + 40 * 1024, "{sealed} bytes");
+    }
+
+    #[test]
+    fn a_lazy_journal_says_the_same(steps in prop::collection::vec(step(), 1..20)) {
+        let dir = tempfile::tempdir().unwrap();
+        run(dir.path(), &Options { durability: Durability::Lazy, ..small() }, steps);
+    }
+}
+
+/// A journal of three segments, and a log of small commits. Returns what it holds.
+fn journal_of(dir: &Path) -> Vec<(u64, Entry)> {
+    let options = Options {
+        segment_bytes: 1 << 30,
+        ..small()
+    };
+    let mut journal = open_with(dir, &options);
+    for part in 0..3u64 {
+        for i in 0..3 {
+            journal.append(entries(1000 * part + 100 * i..1000 * part + 100 * i + 70));
+            journal.commit().unwrap();
+        }
+        journal.close_segment().unwrap();
+    }
+    for i in 0..5 {
+        journal.append(entries(5000 + 10 * i..5000 + 10 * i + 6));
+        journal.commit().unwrap();
+    }
+    let (all, _) = read_all(&journal.reader(), MAX_BATCH);
+    close(journal);
+    all
+}
+
+fn files_of(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = file::list(dir, file::SEGMENT).unwrap();
+    files.extend(file::list(dir, file::LOG).unwrap());
+    files.into_iter().map(|(_, path)| path).collect()
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_loses_only_what_was_not_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = journal_of(dir.path());
+    let log = files_of(dir.path()).pop().unwrap();
+    let bytes = std::fs::read(&log).unwrap();
+    let first_of_log = all.len() - 30;
+    let mut seen = std::collections::BTreeSet::new();
+    for end in 0..bytes.len() {
+        std::fs::write(&log, &bytes[..end]).unwrap();
+        let mut journal = open_with(dir.path(), &small());
+        assert_eq!(journal.losses(), [], "torn, not damaged, at {end}");
+        let (held, _) = read_all(&journal.reader(), MAX_BATCH);
+        assert_eq!(held[..], all[..held.len()], "cut at {end}");
+        assert_eq!((held.len() - first_of_log) % 6, 0, "whole commits only");
+        seen.insert(held.len());
+        // Writing goes on where the whole part ended.
+        if end % 41 == 0 {
+            let more = entries(9000..9004);
+            let first = journal.append(more.clone());
+            journal.commit().unwrap();
+            assert_eq!(first, held.len() as u64);
+            drop(journal);
+            let (now, _) = read_all(&open_with(dir.path(), &small()).reader(), MAX_BATCH);
+            assert_eq!(now.len(), held.len() + 4);
+            assert!(now[held.len()..].iter().map(|(_, e)| e).eq(&more));
+        }
+        for path in files_of(dir.path()).into_iter().skip(3) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    assert_eq!(seen.len(), 5, "0 to 4 commits survive");
+}
+
+/// Flips bytes all over a journal; each time: no panic, all other blocks served, the loss named.
+#[test]
+fn a_flipped_byte_costs_one_block_and_is_named() {
+    let pristine = tempfile::tempdir().unwrap();
+    let all = journal_of(pristine.path());
+    let (mut harmless, mut harmful) = (0, 0);
+    for file in files_of(pristine.path()) {
+        let name = file.file_name().unwrap();
+        let len = file.metadata().unwrap().len() as usize;
+        let step = (len / 24).max(1);
+        for at in (0..len).step_by(step) {
+            let dir = tempfile::tempdir().unwrap();
+            for path in files_of(pristine.path()) {
+                std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+            }
+            let hurt = dir.path().join(name);
+            let mut bytes = std::fs::read(&hurt).unwrap();
+            bytes[at] ^= 0x10;
+            std::fs::write(&hurt, bytes).unwrap();
+
+            let report = verify(dir.path(), &mut |_| {}).expect("verifies");
+            let journal = open_with(dir.path(), &small());
+            let (held, skipped) = read_all(&journal.reader(), 50);
+            let losses = journal.losses();
+            let missing: Vec<u64> = (all.iter().map(|(seq, _)| *seq))
+                .filter(|seq| !held.iter().any(|(s, _)| s == seq))
+                .collect();
+            assert!(
+                held.iter().all(|e| all.contains(e)),
+                "only the truth is served"
+            );
+            assert!(
+                missing.len() <= 210,
+                "{name:?} at {at}: {} lost",
+                missing.len()
+            );
+            let log_cut =
+                hurt.extension().unwrap() == "log" && missing.len() == 6 && losses.is_empty();
+            assert!(
+                !report.is_whole() || missing.is_empty(),
+                "{name:?} at {at}: unseen"
+            );
+            if missing.is_empty() {
+                harmless += 1;
+            } else {
+                assert!(!log_cut, "{name:?} at {at}: lost without a word");
+                harmful += 1;
+                let named = |seq: &u64| {
+                    losses
+                        .iter()
+                        .any(|l| l.seqs.as_ref().is_some_and(|s| s.contains(seq)))
+                };
+                assert!(missing.iter().all(named), "{name:?} at {at}: {losses:?}");
+                let led_past = |seq: &u64| skipped.iter().any(|s| s.seqs.contains(seq));
+                let end = journal.reader().next_seq();
+                assert!(missing.iter().all(|s| led_past(s) || *s >= end));
+                assert!(
+                    losses
+                        .iter()
+                        .any(|l| !l.sessions.is_empty() && !l.kinds.is_empty())
+                );
+                assert!(
+                    dir.path()
+                        .join(damage::QUARANTINE)
+                        .read_dir()
+                        .unwrap()
+                        .count()
+                        > 0
+                );
+            }
+            assert!(
+                journal.next_seq() >= all.len() as u64,
+                "numbers are not given again"
+            );
+            drop(journal);
+
+            // Repair: what was lost stays lost, all else is there, and the journal is whole again.
+            if at % (step * 5) == 0 {
+                let damage = repair(dir.path(), small(), &mut |_| {}).expect("repairs");
+                assert!(missing.is_empty() || !damage.is_empty());
+                let report = verify(dir.path(), &mut |_| {}).expect("verifies");
+                assert_eq!(report.damage, [], "{name:?} at {at}");
+                let mut journal = open_with(dir.path(), &small());
+                let (again, _) = read_all(&journal.reader(), MAX_BATCH);
+                assert_eq!(again, held);
+                let seq = journal.append(entries(1..2));
+                assert!(
+                    seq >= all.len() as u64,
+                    "{name:?} at {at}: {seq} was given before"
+                );
+                journal.commit().unwrap();
+            }
+        }
+    }
+    assert!(
+        harmful > 40 && harmless > 0,
+        "{harmful} harmful, {harmless} harmless"
+    );
+}
+
+#[test]
+fn a_missing_or_truncated_segment_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = journal_of(dir.path());
+    let victim = &files_of(dir.path())[1];
+    let len = victim.metadata().unwrap().len();
+    std::fs::File::options()
+        .write(true)
+        .open(victim)
+        .unwrap()
+        .set_len(len / 2)
+        .unwrap();
+    let journal = open_with(dir.path(), &small());
+    let (held, skipped) = read_all(&journal.reader(), MAX_BATCH);
+    assert!(held.len() < all.len());
+    let gone: u64 = skipped.iter().map(|s| s.seqs.end - s.seqs.start).sum();
+    assert_eq!(gone as usize + held.len(), all.len());
+    assert!(!journal.losses().is_empty());
+    drop(journal);
+    std::fs::remove_file(victim).unwrap();
+    let report = verify(dir.path(), &mut |_| {}).unwrap();
+    assert!(!report.is_whole());
+    let journal = open_with(dir.path(), &small());
+    assert!(!journal.losses().is_empty());
+    assert_eq!(journal.next_seq(), all.len() as u64);
+}
+
+#[test]
+fn losing_the_last_segment_gives_no_number_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = journal_of(dir.path());
+    for path in &files_of(dir.path())[2..] {
+        std::fs::remove_file(path).unwrap();
+    }
+    // The index still knows of the third segment.
+    let journal = open_with(dir.path(), &small());
+    assert!(journal.next_seq() >= all.len() as u64 - 30);
+    assert!(!journal.losses().is_empty());
+}
+
+#[test]
+fn two_writers_are_one_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open_with(dir.path(), &small());
+    let second = Journal::open(dir.path(), small(), &mut |_| {});
+    assert!(matches!(second, Err(Error::Locked { .. })));
+    drop(journal);
+    open_with(dir.path(), &small());
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_of(dir.path());
+    let log = files_of(dir.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[8] = 2;
+    let crc = crc32c::crc32c(&bytes[..20]);
+    bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&log, bytes).unwrap();
+    let opened = Journal::open(dir.path(), small(), &mut |_| {});
+    assert!(matches!(opened, Err(Error::Newer { version: 2, .. })));
+}
+
+#[test]
+fn a_full_disk_stops_commits_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(dir.path(), &small());
+    journal.append(entries(0..10));
+    journal.commit().unwrap();
+    let reader = journal.reader();
+    for room in [0, 1, 50, 700, 3000] {
+        for more in [5, 200] {
+            *journal.faults.room.lock().unwrap() = Some(room);
+            let first = journal.append(entries(100..100 + more));
+            let before = reader.next_seq();
+            match journal.commit() {
+                Err(e) => assert!(e.is_disk_full(), "{e}"),
+                Ok(_) => continue,
+            }
+            assert_eq!(reader.next_seq(), before, "readers see what is durable");
+            assert!(journal.commit().is_err(), "still full");
+            *journal.faults.room.lock().unwrap() = None;
+            assert_eq!(journal.commit().unwrap(), first + more);
+        }
+    }
+    *journal.faults.room.lock().unwrap() = None;
+    journal.commit().unwrap();
+    let (all, skipped) = read_all(&reader, MAX_BATCH);
+    assert_eq!((all.len() as u64, skipped), (journal.next_seq(), vec![]));
+    assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+}
+
+#[test]
+fn a_failed_sync_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(dir.path(), &small());
+    journal.append(entries(0..10));
+    journal.commit().unwrap();
+    // The first file fails, and so does the next: the commit must not pretend.
+    let two = [Some(Errno::IO), Some(Errno::IO)];
+    journal.faults.syncs.lock().unwrap().extend(two);
+    journal.append(entries(10..20));
+    let failed = journal.commit();
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    assert_eq!(journal.reader().next_seq(), 10);
+    assert_eq!(journal.commit().unwrap(), 20, "and tries again when asked");
+    journal.faults.syncs.lock().unwrap().extend(two);
+    journal.append(entries(20..220));
+    assert!(journal.commit().is_err());
+    assert_eq!(journal.commit().unwrap(), 220);
+    drop(journal);
+    let (all, skipped) = read_all(&open_with(dir.path(), &small()).reader(), MAX_BATCH);
+    assert_eq!((all.len(), skipped), (220, vec![]));
+    assert!(all.iter().map(|(_, e)| e).eq(&entries(0..220)));
+}
+
+#[test]
+fn readers_outlive_the_writer_and_what_retention_removes() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_of(dir.path());
+    let reader = Journal::open_read_only(dir.path(), &mut |_| {}).unwrap();
+    let mut query = reader.query(&Query::default());
+    let first = query.next().unwrap().unwrap();
+    assert_eq!(first.0, 0);
+    let options = Options {
+        retain: Retention {
+            bytes: Some(0),
+            days: None,
+        },
+        ..small()
+    };
+    let mut journal = open_with(dir.path(), &options);
+    assert_eq!(file::list(dir.path(), file::SEGMENT).unwrap().len(), 1);
+    // The open segment of the query is still there for it.
+    assert!(query.take(50).all(|r| r.is_ok()));
+    let batch = journal.reader().batch(0, 10).unwrap();
+    assert_eq!(batch.first_seq, journal.reader().first_seq());
+    assert_eq!(batch.skipped.len(), 1);
+    let waiting = journal.reader().committed();
+    journal.append(entries(0..1));
+    journal.commit().unwrap();
+    assert!(waiting.has_changed().unwrap());
+    assert_eq!(*waiting.borrow(), journal.next_seq());
+}
+
+#[test]
+fn a_place_is_where_the_derived_key_says() {
+    for e in entries(0..2000) {
+        if !e.record.kind().streams() || e.key.is_some() {
+            continue;
+        }
+        // The same key told as a source's own leads to the same place.
+        let told = Entry {
+            key: Some(crate::record::key::derive(&e.record).as_str().into()),
+            ..e.clone()
+        };
+        assert_eq!(Place::of(&e), Place::of(&told));
+    }
+}

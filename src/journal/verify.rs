@@ -1,0 +1,292 @@
+//! Verify: every byte held against its checksums, beside a running daemon if need be. Repair: what is
+//! damaged put aside, what is whole written anew, the index rebuilt.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::block::{Body, KindSet};
+use super::damage::{Loss, explained, known, quarantine};
+use super::file::{self, FILE_HEADER_BYTES, LOG, SEGMENT, list, sync_dir};
+use super::segment::{BlockMeta, End, Handle, damaged_bytes, footer, read_footer, scan};
+use super::writer::lock_dir;
+use super::{Error, Journal, Options, Progress};
+
+/// How long a write that is under way is given to end before it is called damage.
+const IN_FLIGHT: Duration = Duration::from_millis(300);
+
+/// One file, as found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FileReport {
+    pub file: String,
+    pub bytes: u64,
+    /// Has a footer that holds. Logs never have.
+    pub sealed: bool,
+    pub first_seq: u64,
+    pub end_seq: u64,
+    pub blocks: u64,
+    /// Whole ones.
+    pub entries: u64,
+}
+
+/// What verifying found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub files: Vec<FileReport>,
+    /// What is damaged.
+    pub damage: Vec<Loss>,
+    /// Sequence numbers that an earlier repair put aside.
+    pub known_losses: Vec<Range<u64>>,
+}
+
+impl Report {
+    pub fn is_whole(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// A file's whole blocks and what is wrong with the rest.
+struct Checked {
+    file: File,
+    sealed: bool,
+    blocks: Vec<Arc<BlockMeta>>,
+    losses: Vec<(Range<u64>, Loss)>,
+    end: End,
+    len: u64,
+}
+
+fn check(path: &Path, seqs: Range<u64>) -> Result<Checked, Error> {
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let len = (file.metadata().map_err(|e| Error::io("stat", path, e))?).len();
+    let listed = read_footer(&file).map_err(|e| Error::io("read", path, e))?;
+    let Some(blocks) = listed else {
+        let mut undecodable = Vec::new();
+        let mut found = scan(&file, path, seqs, &mut |meta, bytes| {
+            if let Err(why) = Body::open(meta.header, bytes).and_then(|b| b.entries(KindSet::ALL)) {
+                undecodable.push((meta.clone(), why));
+            }
+        })?;
+        for (meta, why) in undecodable {
+            let at = meta.offset..meta.offset + meta.header.bytes() as u64;
+            let mut loss = Loss::new(path, at.clone(), why.to_string()).of(&meta.stats);
+            loss.seqs = Some(meta.header.first_seq..meta.header.end_seq());
+            found.blocks.retain(|b| b.offset != meta.offset);
+            found.losses.push((at, loss));
+        }
+        if found.footer {
+            let at = found.end_offset..len;
+            let mut loss = Loss::new(path, at.clone(), "the footer is damaged");
+            loss.seqs = Some(0..0);
+            found.losses.push((at, loss));
+        }
+        return Ok(Checked {
+            file,
+            sealed: false,
+            blocks: found.blocks,
+            losses: found.losses,
+            end: found.end,
+            len,
+        });
+    };
+    let mut losses = Vec::new();
+    let mut head = [0; FILE_HEADER_BYTES as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 0)
+        .map_err(|e| Error::io("read", path, e))?;
+    if let Err(why) = file::check_header(path, &head)? {
+        let mut loss = Loss::new(path, 0..FILE_HEADER_BYTES, why.to_string());
+        loss.seqs = Some(0..0);
+        losses.push((0..FILE_HEADER_BYTES, loss));
+    }
+    let handle = Handle {
+        file: Arc::new(file.try_clone().map_err(|e| Error::io("open", path, e))?),
+        path: path.to_owned(),
+        blocks: blocks.clone(),
+    };
+    let mut whole = Vec::with_capacity(blocks.len());
+    for meta in blocks.iter() {
+        let decoded = handle.read(meta)?.and_then(|bytes| {
+            meta.header.check(&bytes)?;
+            Body::open(meta.header, &bytes)?.entries(KindSet::ALL)
+        });
+        match decoded {
+            Ok(_) => whole.push(meta.clone()),
+            Err(why) => {
+                let at = meta.offset..meta.offset + meta.header.bytes() as u64;
+                losses.push((at, handle.loss(meta, &why)));
+            }
+        }
+    }
+    Ok(Checked {
+        file,
+        sealed: true,
+        blocks: whole,
+        losses,
+        end: End::Clean,
+        len,
+    })
+}
+
+/// Checks a file that may be under writing: what looks damaged at its very end is looked at twice.
+fn check_patiently(path: &Path, seqs: Range<u64>) -> Result<Checked, Error> {
+    let found = check(path, seqs.clone())?;
+    let at_end = |c: &Checked| !c.sealed && c.losses.iter().any(|(at, _)| at.end == c.len);
+    if !at_end(&found) {
+        return Ok(found);
+    }
+    std::thread::sleep(IN_FLIGHT);
+    check(path, seqs)
+}
+
+/// The journal's files in the order of what they hold, each with its sequence numbers' bounds.
+fn files(dir: &Path) -> Result<Vec<(std::path::PathBuf, Range<u64>)>, Error> {
+    let segments = list(dir, SEGMENT)?;
+    let mut files: Vec<_> = (segments.iter().enumerate())
+        .map(|(i, (first, path))| {
+            let limit = segments.get(i + 1).map_or(u64::MAX, |(next, _)| *next);
+            (path.clone(), *first..limit)
+        })
+        .collect();
+    let logs = list(dir, LOG)?;
+    files.extend(logs.iter().enumerate().map(|(i, (first, path))| {
+        let limit = logs.get(i + 1).map_or(u64::MAX, |(next, _)| *next);
+        (path.clone(), *first..limit)
+    }));
+    Ok(files)
+}
+
+/// Holds every block of the journal in `dir` against its checksums, and decodes it. Changes nothing.
+pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
+    let files = files(dir)?;
+    let known = known(dir);
+    let mut report = Report {
+        known_losses: known.clone(),
+        ..Report::default()
+    };
+    let mut expected: Option<u64> = None;
+    for (i, (path, seqs)) in files.iter().enumerate() {
+        progress(Progress {
+            what: "verifying",
+            done: i as u64,
+            of: files.len() as u64,
+        });
+        let found = match check_patiently(path, seqs.clone()) {
+            // Moved or removed by the daemon while we looked.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                continue;
+            }
+            other => other?,
+        };
+        let lost: Vec<Range<u64>> = (found.losses.iter())
+            .filter_map(|(_, l)| l.seqs.clone())
+            .chain(known.iter().cloned())
+            .collect();
+        for block in &found.blocks {
+            let start = block.header.first_seq;
+            if let Some(end) = expected
+                && start > end
+                && !explained(&lost, end..start)
+            {
+                let mut loss = Loss::new(path, block.offset..block.offset, "records are missing");
+                loss.seqs = Some(end..start);
+                report.damage.push(loss);
+            }
+            expected = Some(expected.unwrap_or(0).max(block.header.end_seq()));
+        }
+        report.files.push(FileReport {
+            file: path
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            bytes: found.len,
+            sealed: found.sealed,
+            first_seq: seqs.start,
+            end_seq: (found.blocks.last()).map_or(seqs.start, |b| b.header.end_seq()),
+            blocks: found.blocks.len() as u64,
+            entries: found.blocks.iter().map(|b| u64::from(b.header.count)).sum(),
+        });
+        // What a following block explains as a known loss is reported where it was found.
+        for (_, loss) in found.losses {
+            if let Some(seqs) = &loss.seqs {
+                expected = Some(expected.unwrap_or(0).max(seqs.end));
+            }
+            report.damage.push(loss);
+        }
+    }
+    Ok(report)
+}
+
+/// Puts damaged bytes into quarantine, writes files that hold some anew without them, and rebuilds
+/// the index. The journal must not be under writing. Returns what was damaged.
+pub fn repair(
+    dir: &Path,
+    options: Options,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Loss>, Error> {
+    let mut damage = Vec::new();
+    {
+        let _lock = lock_dir(dir)?;
+        let files = files(dir)?;
+        for (i, (path, seqs)) in files.iter().enumerate() {
+            progress(Progress {
+                what: "repairing",
+                done: i as u64,
+                of: files.len() as u64,
+            });
+            let found = check(path, seqs.clone())?;
+            if found.losses.is_empty() {
+                continue;
+            }
+            for (at, loss) in &found.losses {
+                quarantine(dir, loss, &damaged_bytes(&found.file, at))?;
+            }
+            // An open end stays open: it gets no footer.
+            let is_log = path.extension().is_some_and(|e| e == LOG);
+            let footed = !is_log && (found.sealed || found.end == End::Clean);
+            rewrite(path, seqs.start, &found, footed)?;
+            damage.extend(found.losses.into_iter().map(|(_, loss)| loss));
+        }
+        let index = dir.join("index");
+        match std::fs::remove_dir_all(&index) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &index, e));
+            }
+            _ => sync_dir(dir)?,
+        }
+    }
+    Journal::open(dir, options, progress)?.close()?;
+    Ok(damage)
+}
+
+/// Writes the whole blocks of a file to another, which then takes its place.
+fn rewrite(path: &Path, first_seq: u64, found: &Checked, footed: bool) -> Result<(), Error> {
+    let new = path.with_extension("tmp");
+    let write = || -> std::io::Result<()> {
+        let mut out = std::io::BufWriter::new(File::create(&new)?);
+        out.write_all(&file::header(first_seq))?;
+        let (mut offset, mut blocks) = (FILE_HEADER_BYTES, Vec::new());
+        for meta in &found.blocks {
+            let bytes = meta.header.bytes() as u64;
+            out.write_all(&damaged_bytes(
+                &found.file,
+                &(meta.offset..meta.offset + bytes),
+            ))?;
+            blocks.push(Arc::new(BlockMeta {
+                offset,
+                ..BlockMeta::clone(meta)
+            }));
+            offset += bytes;
+        }
+        if footed {
+            out.write_all(&footer(&blocks))?;
+        }
+        out.into_inner()?.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(|e| Error::io("rewrite", path, e))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
