@@ -51,7 +51,7 @@ impl Race {
             self.begin(record, key, &mut events);
         }
         self.sessions.own(record);
-        let in_time = self.tick(record, &mut events);
+        let in_time = self.tick(seq, record, &mut events);
         if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
             self.take(seq, entry, &mut events);
         }
@@ -80,7 +80,7 @@ impl Race {
     /// Moves the clock on, and what was waiting for it. `false`: the clock refused the record's date,
     /// so that what streams must be left out, lest what comes after it seem old.
     #[inline]
-    fn tick(&mut self, record: &Record, events: &mut Events) -> bool {
+    fn tick(&mut self, seq: u64, record: &Record, events: &mut Events) -> bool {
         let date = match record {
             // The schedule is no news of the time.
             Record::Session(_) => None,
@@ -96,6 +96,14 @@ impl Race {
                 race.track
                     .derive(race.clock, race.session.session_type.is_race());
             });
+        }
+        if matches!(self.finish.overdue, Some(t) if t < self.clock) {
+            self.finish.overdue = None;
+            for i in 0..self.cars.len() {
+                if self.cars[i].complete_overdue(seq, &self.track, events) {
+                    self.after_completion(i, events);
+                }
+            }
         }
         if matches!(self.finish.deadline, Some(t) if t < self.clock) {
             self.give_up_the_rest(events);
@@ -232,15 +240,17 @@ impl Race {
         }
         let heard = (version, seq, self.clock);
         let progress = self.cars[i].lap_record(r, heard, &self.track, events);
+        if progress.waits {
+            let due = self.clock.plus_seconds(super::lap::LAP_TIME_WAIT_S);
+            self.finish.overdue = Some(self.finish.overdue.map_or(due, |held| held.min(due)));
+        }
         if !is_race {
             return;
         }
-        let leads = self.cars[i].laps_completed > self.finish.leader_laps;
-        self.finish.leader_laps = self.finish.leader_laps.max(self.cars[i].laps_completed);
         let car = &mut self.cars[i];
         if progress.moved {
             car.heard.has_started = true;
-            car.heard.leader_laps = self.finish.leader_laps;
+            car.heard.leader_laps = self.finish.leader_laps.max(car.laps_completed);
             car.heard.standing_since = None;
             match car.status {
                 CarStatus::Retired if self.finish.winner_line.is_none() => {
@@ -263,12 +273,21 @@ impl Race {
                 race.track.leader_began_lap(t, race.clock, true)
             });
         }
-        if leads {
+        if progress.completed.is_some() {
+            self.after_completion(i, events);
+        }
+    }
+
+    /// Car `i` of the list has completed a lap: what follows from it for the race.
+    fn after_completion(&mut self, i: usize, events: &mut Events) {
+        if !self.session.session_type.is_race() {
+            return;
+        }
+        if self.cars[i].laps_completed > self.finish.leader_laps {
+            self.finish.leader_laps = self.cars[i].laps_completed;
             self.miss_the_silent(events);
         }
-        if progress.completed.is_some() {
-            self.settle_finish(events);
-        }
+        self.settle_finish(events);
     }
 
     /// A date that the clock took, else the clock's own.

@@ -3,6 +3,7 @@
 mod hand;
 mod races;
 mod robustness;
+mod seasons;
 mod track;
 
 use std::io::BufRead;

@@ -426,3 +426,27 @@ fn memory_is_bounded_and_the_fold_is_quick() {
     // Far below what any build reaches; the figure above is the one to read.
     assert!(rate > 100_000.0);
 }
+
+#[test]
+fn one_race_after_another_is_like_the_other_alone() {
+    let Some(mut entries) = recording("2023-dutch-race-first-10-minutes") else {
+        return;
+    };
+    let Some(next) = recording(BAHRAIN) else {
+        return;
+    };
+    let alone = fold(&next);
+    entries.extend(next);
+    let after = fold(&entries);
+    assert_eq!(after.session, alone.session);
+    assert_eq!(after.classification(), alone.classification());
+    assert_eq!(after.stint_rows(), alone.stint_rows());
+    assert_eq!(after.track, alone.track);
+    let grid = |race: &Race| {
+        race.cars()
+            .iter()
+            .map(|c| (c.driver_number, c.grid))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(grid(&after), grid(&alone));
+}
