@@ -5,12 +5,11 @@
 
 use super::control::ControlMessage;
 use super::event::say;
-use super::penalty::{Decision, Investigation, MAX_PENALTIES, PenaltyKind, decision, reason};
+use super::penalty::{PenaltyKind, decision};
 use super::session::MeetingName;
 use super::track::{Signal, signal};
 use super::{
-    CarStatus, Event, Events, InvestigationState, OfficialResult, Penalty, Race, SessionType,
-    TrackStatus, WeatherState,
+    CarStatus, Event, Events, OfficialResult, Race, SessionType, TrackStatus, WeatherState,
 };
 use crate::record::{
     Entry, Lap, Pit, Position, RaceControl, Record, SessionResult, StartingGrid, Time,
@@ -367,86 +366,6 @@ impl Race {
             usize::from(self.session.part().unwrap_or_default()) == super::session::MAX_PARTS;
         if kind == SessionType::Practice || kind.is_qualifying() && last_part {
             self.end_session(events);
-        }
-    }
-
-    fn decide(&mut self, decision: Decision, text: &str, t: Time, events: &mut Events) {
-        match decision {
-            Decision::Penalty { cars, kind } => {
-                for driver_number in cars.iter().copied() {
-                    let penalty = Penalty {
-                        driver_number,
-                        kind,
-                        given: t,
-                        reason: reason(text),
-                        served: false,
-                    };
-                    let seconds = match kind {
-                        PenaltyKind::Time { seconds } | PenaltyKind::StopGo { seconds } => seconds,
-                        PenaltyKind::DriveThrough => 0,
-                    };
-                    if self.penalties.len() < MAX_PENALTIES {
-                        self.penalties.push(penalty);
-                    }
-                    say(
-                        events,
-                        Event::PenaltyGiven {
-                            driver_number,
-                            seconds,
-                        },
-                    );
-                }
-                self.count_penalties();
-                let state = InvestigationState::Penalised;
-                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
-            }
-            Decision::Served { cars } => {
-                let owed = |p: &&mut Penalty| !p.served && cars.contains(&p.driver_number);
-                if let Some(p) = self.penalties.iter_mut().find(owed) {
-                    p.served = true;
-                }
-                self.count_penalties();
-            }
-            Decision::Disqualified { cars } => {
-                for number in cars {
-                    if let Some(i) = self.slot(number) {
-                        self.cars[i].status = CarStatus::Disqualified;
-                    }
-                }
-            }
-            Decision::Stopped { cars } => {
-                for number in cars {
-                    if let Some(i) = self.slot(number)
-                        && self.session.session_type.is_race()
-                    {
-                        self.retire(i, events);
-                    }
-                }
-            }
-            Decision::LapDeleted { car, seconds, lap } => {
-                if let Some(i) = self.slot(car) {
-                    self.cars[i].delete_lap(seconds, lap, true);
-                }
-            }
-            Decision::LapReinstated { car, seconds } => {
-                if let Some(i) = self.slot(car) {
-                    self.cars[i].delete_lap(Some(seconds), None, false);
-                }
-            }
-            Decision::Investigation { cars, state } => {
-                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
-            }
-        }
-    }
-
-    /// Adds up what each car still has to serve.
-    fn count_penalties(&mut self) {
-        for car in &mut self.cars {
-            let owed = self
-                .penalties
-                .iter()
-                .filter(|p| p.driver_number == car.driver_number && !p.served);
-            car.penalty_s = owed.map(|p| f64::from(p.seconds())).sum();
         }
     }
 
