@@ -9,6 +9,10 @@
 //! (race control's dates are whole seconds, so [`FLAG_SLACK_S`] before it counts); every car that
 //! completes a lap from then on has finished. Cars that have not after [`FINISH_WAIT_S`] are retired.
 //!
+//! On the 43 races of 2023 and 2024 in the tables (laps, race control and pit stops only, no
+//! telemetry) 852 of 859 cars end as the official result says, and three retirements were taken back
+//! (`cargo test --release --lib race::tests::seasons -- --nocapture`).
+//!
 //! **Invariant:** finishes are derived from line times, not from the order of arrival.
 
 use super::{CarStatus, Event, Events, Race, TrackStatus, event::say};
@@ -32,6 +36,8 @@ pub(super) struct Finish {
     pub winner_line: Option<Time>,
     /// When those still out are given up.
     pub deadline: Option<Time>,
+    /// When laps that wait for their time are over without it.
+    pub overdue: Option<Time>,
     /// Laps that the leader has completed.
     pub leader_laps: u16,
     /// The furthest lap begun by any car.

@@ -5,12 +5,11 @@
 
 use super::control::ControlMessage;
 use super::event::say;
-use super::penalty::{Decision, Investigation, MAX_PENALTIES, PenaltyKind, decision, reason};
+use super::penalty::{PenaltyKind, decision};
 use super::session::MeetingName;
 use super::track::{Signal, signal};
 use super::{
-    CarStatus, Event, Events, InvestigationState, OfficialResult, Penalty, Race, SessionType,
-    TrackStatus, WeatherState,
+    CarStatus, Event, Events, OfficialResult, Race, SessionType, TrackStatus, WeatherState,
 };
 use crate::record::{
     Entry, Lap, Pit, Position, RaceControl, Record, SessionResult, StartingGrid, Time,
@@ -51,7 +50,7 @@ impl Race {
             self.begin(record, key, &mut events);
         }
         self.sessions.own(record);
-        let in_time = self.tick(record, &mut events);
+        let in_time = self.tick(seq, record, &mut events);
         if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
             self.take(seq, entry, &mut events);
         }
@@ -80,7 +79,7 @@ impl Race {
     /// Moves the clock on, and what was waiting for it. `false`: the clock refused the record's date,
     /// so that what streams must be left out, lest what comes after it seem old.
     #[inline]
-    fn tick(&mut self, record: &Record, events: &mut Events) -> bool {
+    fn tick(&mut self, seq: u64, record: &Record, events: &mut Events) -> bool {
         let date = match record {
             // The schedule is no news of the time.
             Record::Session(_) => None,
@@ -96,6 +95,14 @@ impl Race {
                 race.track
                     .derive(race.clock, race.session.session_type.is_race());
             });
+        }
+        if matches!(self.finish.overdue, Some(t) if t < self.clock) {
+            self.finish.overdue = None;
+            for i in 0..self.cars.len() {
+                if self.cars[i].complete_overdue(seq, &self.track, events) {
+                    self.after_completion(i, events);
+                }
+            }
         }
         if matches!(self.finish.deadline, Some(t) if t < self.clock) {
             self.give_up_the_rest(events);
@@ -232,15 +239,17 @@ impl Race {
         }
         let heard = (version, seq, self.clock);
         let progress = self.cars[i].lap_record(r, heard, &self.track, events);
+        if progress.waits {
+            let due = self.clock.plus_seconds(super::lap::LAP_TIME_WAIT_S);
+            self.finish.overdue = Some(self.finish.overdue.map_or(due, |held| held.min(due)));
+        }
         if !is_race {
             return;
         }
-        let leads = self.cars[i].laps_completed > self.finish.leader_laps;
-        self.finish.leader_laps = self.finish.leader_laps.max(self.cars[i].laps_completed);
         let car = &mut self.cars[i];
         if progress.moved {
             car.heard.has_started = true;
-            car.heard.leader_laps = self.finish.leader_laps;
+            car.heard.leader_laps = self.finish.leader_laps.max(car.laps_completed);
             car.heard.standing_since = None;
             match car.status {
                 CarStatus::Retired if self.finish.winner_line.is_none() => {
@@ -263,12 +272,21 @@ impl Race {
                 race.track.leader_began_lap(t, race.clock, true)
             });
         }
-        if leads {
+        if progress.completed.is_some() {
+            self.after_completion(i, events);
+        }
+    }
+
+    /// Car `i` of the list has completed a lap: what follows from it for the race.
+    fn after_completion(&mut self, i: usize, events: &mut Events) {
+        if !self.session.session_type.is_race() {
+            return;
+        }
+        if self.cars[i].laps_completed > self.finish.leader_laps {
+            self.finish.leader_laps = self.cars[i].laps_completed;
             self.miss_the_silent(events);
         }
-        if progress.completed.is_some() {
-            self.settle_finish(events);
-        }
+        self.settle_finish(events);
     }
 
     /// A date that the clock took, else the clock's own.
@@ -348,86 +366,6 @@ impl Race {
             usize::from(self.session.part().unwrap_or_default()) == super::session::MAX_PARTS;
         if kind == SessionType::Practice || kind.is_qualifying() && last_part {
             self.end_session(events);
-        }
-    }
-
-    fn decide(&mut self, decision: Decision, text: &str, t: Time, events: &mut Events) {
-        match decision {
-            Decision::Penalty { cars, kind } => {
-                for driver_number in cars.iter().copied() {
-                    let penalty = Penalty {
-                        driver_number,
-                        kind,
-                        given: t,
-                        reason: reason(text),
-                        served: false,
-                    };
-                    let seconds = match kind {
-                        PenaltyKind::Time { seconds } | PenaltyKind::StopGo { seconds } => seconds,
-                        PenaltyKind::DriveThrough => 0,
-                    };
-                    if self.penalties.len() < MAX_PENALTIES {
-                        self.penalties.push(penalty);
-                    }
-                    say(
-                        events,
-                        Event::PenaltyGiven {
-                            driver_number,
-                            seconds,
-                        },
-                    );
-                }
-                self.count_penalties();
-                let state = InvestigationState::Penalised;
-                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
-            }
-            Decision::Served { cars } => {
-                let owed = |p: &&mut Penalty| !p.served && cars.contains(&p.driver_number);
-                if let Some(p) = self.penalties.iter_mut().find(owed) {
-                    p.served = true;
-                }
-                self.count_penalties();
-            }
-            Decision::Disqualified { cars } => {
-                for number in cars {
-                    if let Some(i) = self.slot(number) {
-                        self.cars[i].status = CarStatus::Disqualified;
-                    }
-                }
-            }
-            Decision::Stopped { cars } => {
-                for number in cars {
-                    if let Some(i) = self.slot(number)
-                        && self.session.session_type.is_race()
-                    {
-                        self.retire(i, events);
-                    }
-                }
-            }
-            Decision::LapDeleted { car, seconds, lap } => {
-                if let Some(i) = self.slot(car) {
-                    self.cars[i].delete_lap(seconds, lap, true);
-                }
-            }
-            Decision::LapReinstated { car, seconds } => {
-                if let Some(i) = self.slot(car) {
-                    self.cars[i].delete_lap(Some(seconds), None, false);
-                }
-            }
-            Decision::Investigation { cars, state } => {
-                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
-            }
-        }
-    }
-
-    /// Adds up what each car still has to serve.
-    fn count_penalties(&mut self) {
-        for car in &mut self.cars {
-            let owed = self
-                .penalties
-                .iter()
-                .filter(|p| p.driver_number == car.driver_number && !p.served);
-            car.penalty_s = owed.map(|p| f64::from(p.seconds())).sum();
         }
     }
 

@@ -3,8 +3,8 @@
 //! A lap comes as several versions of one document: its start, after each sector, complete; the
 //! complete one may come after the first version of the next lap. What a newer version says replaces
 //! what is known, what it leaves out does not; an older version only fills gaps. A lap counts as
-//! completed when its time is known, or when the next lap has a sector time (or the one after that
-//! has begun) and none came.
+//! completed when its time is known; or, where none comes, [`LAP_TIME_WAIT_S`] after its third sector
+//! was, or when the next lap has a sector time (or the one after that has begun).
 //!
 //! **Invariant:** `LapStarted`, `LapCompleted` and each `SectorCompleted` are said once a car and
 //! lap; the laps of a car are in the order of their numbers.
@@ -16,6 +16,8 @@ use crate::record::{Gap, Lap, Time};
 
 /// Most laps of a car in a session.
 pub const MAX_LAPS: usize = 200;
+/// How long after the third sector a lap time may still come (s).
+pub const LAP_TIME_WAIT_S: f64 = 10.0;
 /// Mini-sector code of the pit lane.
 const PIT_LANE: i32 = 2064;
 
@@ -24,7 +26,8 @@ const PIT_LANE: i32 = 2064;
 pub struct LapState {
     pub number: u16,
     pub started: Option<Time>,
-    /// When it crossed the line at the end: start + lap time, else the start of the next lap.
+    /// When it crossed the line at the end: start + lap time (or sectors), else the start of the next lap, else the
+    /// clock when the third sector came.
     pub ended: Option<Time>,
     /// Sector times (s).
     pub sectors: [Option<f64>; 3],
@@ -55,6 +58,11 @@ impl LapState {
         self.completed_seq.is_some()
     }
 
+    /// Whether it is over but for its time.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.sectors[2].is_some() && self.duration.is_none() && self.completed_seq.is_none()
+    }
+
     /// How many leading sectors are known.
     pub fn sectors_known(&self) -> u8 {
         self.sectors.iter().take_while(|s| s.is_some()).count() as u8
@@ -79,6 +87,8 @@ pub(super) struct Progress {
     pub completed: Option<u16>,
     /// It tells that the car got on.
     pub moved: bool,
+    /// Its third sector is known and its time is not.
+    pub waits: bool,
 }
 
 fn take<T>(held: &mut Option<T>, said: Option<T>, newer: bool) {
@@ -154,6 +164,10 @@ impl Car {
         let sectors = lap.sectors;
         progress.moved |= (0..3).any(|s| knew[s].is_none() && sectors[s].is_some());
         let over = lap.duration.is_some() && lap.completed_seq.is_none();
+        if lap.is_overdue() {
+            progress.waits = true;
+            lap.ended = lap.ended.or(Some(clock));
+        }
         self.time_line(i);
         self.complete_before(i, seq, track, events, &mut progress);
         if progress.began.is_some() {
@@ -213,6 +227,23 @@ impl Car {
         self.laps_completed = self.laps_completed.max(over);
     }
 
+    /// Completes the laps whose time has not come; says whether there were any.
+    pub(super) fn complete_overdue(
+        &mut self,
+        seq: u64,
+        track: &Track,
+        events: &mut Events,
+    ) -> bool {
+        let mut any = false;
+        for i in self.laps.len().saturating_sub(2)..self.laps.len() {
+            if self.laps[i].is_overdue() {
+                self.complete(i, seq, track, events);
+                any = true;
+            }
+        }
+        any
+    }
+
     fn complete(&mut self, i: usize, seq: u64, track: &Track, events: &mut Events) {
         let (position, gap) = (self.position, self.gap_to_leader);
         let lap = &mut self.laps[i];
@@ -241,8 +272,12 @@ impl Car {
             let before = j.checked_sub(1).map(|b| &self.laps[b]);
             let before = before.filter(|b| b.number + 1 == lap.number);
             let start = lap.started.or(before.and_then(|b| b.ended));
-            let by_time = start.zip(lap.duration).map(|(t, d)| t.plus_seconds(d));
-            self.laps[j].ended = by_time.or(next.and_then(|n| n.started));
+            // Sectors add up to the lap, to the millisecond.
+            let by_sectors = || lap.sectors.iter().copied().sum::<Option<f64>>();
+            let by_time = start
+                .zip(lap.duration.or_else(by_sectors))
+                .map(|(t, d)| t.plus_seconds(d));
+            self.laps[j].ended = by_time.or(next.and_then(|n| n.started)).or(lap.ended);
         }
     }
 

@@ -12,7 +12,8 @@ use heapless::String;
 use serde::Serialize;
 
 use super::control::{MAX_NAMED, cars};
-use super::text;
+use super::event::say;
+use super::{CarStatus, Event, Events, Race, text};
 use crate::record::Time;
 
 /// Most penalties kept; the rest are dropped. The most in a race so far were about 20.
@@ -230,6 +231,89 @@ impl Investigation {
             state,
             date,
         });
+    }
+}
+
+impl Race {
+    /// Does what race control decided.
+    pub(super) fn decide(&mut self, decision: Decision, text: &str, t: Time, events: &mut Events) {
+        match decision {
+            Decision::Penalty { cars, kind } => {
+                for driver_number in cars.iter().copied() {
+                    let penalty = Penalty {
+                        driver_number,
+                        kind,
+                        given: t,
+                        reason: reason(text),
+                        served: false,
+                    };
+                    let seconds = match kind {
+                        PenaltyKind::Time { seconds } | PenaltyKind::StopGo { seconds } => seconds,
+                        PenaltyKind::DriveThrough => 0,
+                    };
+                    if self.penalties.len() < MAX_PENALTIES {
+                        self.penalties.push(penalty);
+                    }
+                    say(
+                        events,
+                        Event::PenaltyGiven {
+                            driver_number,
+                            seconds,
+                        },
+                    );
+                }
+                self.count_penalties();
+                let state = InvestigationState::Penalised;
+                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
+            }
+            Decision::Served { cars } => {
+                let owed = |p: &&mut Penalty| !p.served && cars.contains(&p.driver_number);
+                if let Some(p) = self.penalties.iter_mut().find(owed) {
+                    p.served = true;
+                }
+                self.count_penalties();
+            }
+            Decision::Disqualified { cars } => {
+                for number in cars {
+                    if let Some(i) = self.slot(number) {
+                        self.cars[i].status = CarStatus::Disqualified;
+                    }
+                }
+            }
+            Decision::Stopped { cars } => {
+                for number in cars {
+                    if let Some(i) = self.slot(number)
+                        && self.session.session_type.is_race()
+                    {
+                        self.retire(i, events);
+                    }
+                }
+            }
+            Decision::LapDeleted { car, seconds, lap } => {
+                if let Some(i) = self.slot(car) {
+                    self.cars[i].delete_lap(seconds, lap, true);
+                }
+            }
+            Decision::LapReinstated { car, seconds } => {
+                if let Some(i) = self.slot(car) {
+                    self.cars[i].delete_lap(Some(seconds), None, false);
+                }
+            }
+            Decision::Investigation { cars, state } => {
+                Investigation::note(&mut self.investigations, cars, reason(text), state, t);
+            }
+        }
+    }
+
+    /// Adds up what each car still has to serve.
+    pub(super) fn count_penalties(&mut self) {
+        for car in &mut self.cars {
+            let owed = self
+                .penalties
+                .iter()
+                .filter(|p| p.driver_number == car.driver_number && !p.served);
+            car.penalty_s = owed.map(|p| f64::from(p.seconds())).sum();
+        }
     }
 }
 

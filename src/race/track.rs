@@ -1,6 +1,6 @@
 //! Track status: what race control says holds on the whole track, since when, and before.
 //!
-//! Race control's messages become dated [`Signal`]s; the history is derived from all of them, in the
+//! Race control's messages become dated signals; the history is derived from all of them, in the
 //! order of their dates, each time one arrives. So a message that comes late falls into its place.
 //! Of what holds at once the gravest counts: chequered, red, safety car, virtual safety car, a yellow
 //! in any sector, clear.
@@ -221,7 +221,7 @@ impl Track {
                 self.rolling_until = Some(t);
             }
             let status = status(base, sectors);
-            if self.history.last().map_or(true, |h| h.status != status) {
+            if self.history.last().is_none_or(|h| h.status != status) {
                 self.history.push(StatusChange { t, status });
             }
         }

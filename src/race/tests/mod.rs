@@ -3,10 +3,13 @@
 mod hand;
 mod races;
 mod robustness;
+mod seasons;
 mod track;
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -33,8 +36,17 @@ pub(super) fn data(file: &str) -> Option<PathBuf> {
     None
 }
 
-/// Every entry of a recording, in order.
-pub(super) fn recording(name: &str) -> Option<Vec<Entry>> {
+/// Every entry of a recording, in order; read once for all tests.
+pub(super) fn recording(name: &'static str) -> Option<&'static [Entry]> {
+    static READ: Mutex<BTreeMap<&str, &[Entry]>> = Mutex::new(BTreeMap::new());
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if !read.contains_key(name) {
+        read.insert(name, Vec::leak(read_recording(name)?));
+    }
+    read.get(name).copied()
+}
+
+fn read_recording(name: &str) -> Option<Vec<Entry>> {
     #[derive(Deserialize)]
     struct Line<'a> {
         topic: &'a str,
@@ -68,7 +80,7 @@ pub(super) fn fold(entries: &[Entry]) -> Race {
 }
 
 /// A table of the data folder, row by row, columns by name.
-pub(super) fn table(file: &str) -> Option<Vec<std::collections::BTreeMap<String, String>>> {
+pub(super) fn table(file: &str) -> Option<Vec<BTreeMap<String, String>>> {
     let path = data(file)?;
     let text = zstd::decode_all(std::fs::File::open(path).unwrap()).unwrap();
     let text = String::from_utf8(text).unwrap();

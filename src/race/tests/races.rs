@@ -107,12 +107,12 @@ fn bahrain_2024_is_the_official_result() {
     let Some(entries) = recording(BAHRAIN) else {
         return;
     };
-    let race = fold(&entries);
+    let race = fold(entries);
     assert_eq!(race.session.session_type, SessionType::Race);
     assert_eq!(race.session.meeting_name.as_str(), "Bahrain Grand Prix");
     assert_eq!(race.session.circuit_short_name.as_str(), "Sakhir");
     assert!(race.session.finished);
-    let expected: Vec<u8> = official(&entries).iter().map(|r| r.0).collect();
+    let expected: Vec<u8> = official(entries).iter().map(|r| r.0).collect();
     assert_eq!(order(&race), expected);
     let running: Vec<u8> = race.order().iter().map(|c| c.driver_number).collect();
     assert_eq!(running, expected);
@@ -137,8 +137,8 @@ fn bahrain_2024_is_the_official_result() {
             );
         }
     }
-    check_laps(&entries, &race);
-    check_stints_and_pits(&entries, &race);
+    check_laps(entries, &race);
+    check_stints_and_pits(entries, &race);
     assert!(race.penalties.is_empty());
     assert_eq!(race.track_status(), TrackStatus::Chequered);
     assert_eq!(race.leader_lap(), 57);
@@ -154,7 +154,7 @@ fn the_dutch_race_of_2023_is_the_order_on_the_road() {
     let Some(entries) = recording(DUTCH) else {
         return;
     };
-    let race = fold(&entries);
+    let race = fold(entries);
     let road = [
         1, 14, 11, 10, 55, 44, 4, 23, 81, 31, 18, 27, 22, 40, 20, 77, 63, 24, 16, 2,
     ];
@@ -209,8 +209,8 @@ fn the_dutch_race_of_2023_is_the_order_on_the_road() {
         };
         assert_eq!(row.status, status, "car {}", row.driver_number);
     }
-    check_laps(&entries, &race);
-    check_stints_and_pits(&entries, &race);
+    check_laps(entries, &race);
+    check_stints_and_pits(entries, &race);
     assert!(race.weather.as_ref().unwrap().rained());
     // The long waits in the pit lane are no stops; the stops before them are.
     let long = race
@@ -235,7 +235,7 @@ fn the_dutch_track_status_is_the_official_one() {
     let Some(entries) = recording(DUTCH) else {
         return;
     };
-    let race = fold(&entries);
+    let race = fold(entries);
     let expected = [
         ("13:25:25", TrackStatus::Yellow),
         ("13:26:04", TrackStatus::SafetyCar),
@@ -296,7 +296,7 @@ fn every_event_is_said_once() {
         let Some(entries) = recording(name) else {
             return;
         };
-        check_events(&entries);
+        check_events(entries);
     }
 }
 
@@ -306,7 +306,7 @@ fn in_laps_and_out_laps_agree_with_the_pit_records() {
         let Some(entries) = recording(name) else {
             return;
         };
-        let race = fold(&entries);
+        let race = fold(entries);
         let (mut both, mut only_marked) = (0, Vec::new());
         for car in race.cars() {
             for lap in &car.laps {
@@ -337,7 +337,7 @@ fn tyre_age_follows_from_the_stints() {
     let Some(entries) = recording(BAHRAIN) else {
         return;
     };
-    let race = fold(&entries);
+    let race = fold(entries);
     let car = race.car(1).unwrap();
     assert_eq!(car.lap(1).unwrap().tyre_age, Some(4));
     for pair in car.laps.windows(2) {
@@ -357,7 +357,7 @@ fn a_clone_between_two_halves_changes_nothing() {
         let Some(entries) = recording(name) else {
             return;
         };
-        let whole = fold(&entries);
+        let whole = fold(entries);
         let half = entries.len() / 2;
         let first = fold(&entries[..half]);
         let mut second = first.clone();
@@ -366,7 +366,7 @@ fn a_clone_between_two_halves_changes_nothing() {
             second.apply((half + i) as u64, entry);
         }
         assert_eq!(whole, second);
-        assert_eq!(whole, fold(&entries));
+        assert_eq!(whole, fold(entries));
         let (a, b) = (
             serde_json::to_vec(&whole).unwrap(),
             serde_json::to_vec(&second).unwrap(),
@@ -380,7 +380,7 @@ fn the_first_ten_minutes_are_a_race_in_progress() {
     let Some(entries) = recording("2024-bahrain-race-first-10-minutes") else {
         return;
     };
-    let race = fold(&entries);
+    let race = fold(entries);
     assert!(!race.session.finished);
     assert!(
         race.classification()
@@ -407,7 +407,7 @@ fn memory_is_bounded_and_the_fold_is_quick() {
         return;
     };
     let started = Instant::now();
-    let race = fold(&entries);
+    let race = fold(entries);
     let seconds = started.elapsed().as_secs_f64();
     let rate = entries.len() as f64 / seconds;
     eprintln!(
@@ -425,4 +425,27 @@ fn memory_is_bounded_and_the_fold_is_quick() {
     assert!(worst < 2 << 20);
     // Far below what any build reaches; the figure above is the one to read.
     assert!(rate > 100_000.0);
+}
+
+#[test]
+fn one_race_after_another_is_like_the_other_alone() {
+    let Some(first) = recording("2023-dutch-race-first-10-minutes") else {
+        return;
+    };
+    let Some(next) = recording(BAHRAIN) else {
+        return;
+    };
+    let alone = fold(next);
+    let after = fold(&[first, next].concat());
+    assert_eq!(after.session, alone.session);
+    assert_eq!(after.classification(), alone.classification());
+    assert_eq!(after.stint_rows(), alone.stint_rows());
+    assert_eq!(after.track, alone.track);
+    let grid = |race: &Race| {
+        race.cars()
+            .iter()
+            .map(|c| (c.driver_number, c.grid))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(grid(&after), grid(&alone));
 }

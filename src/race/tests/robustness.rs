@@ -84,7 +84,7 @@ fn disorder_within_64_records_changes_no_truth() {
             return;
         };
         // What comes before the stream is order enough: a session must be known for its records.
-        let expected = truth(&fold(&entries));
+        let expected = truth(&fold(entries));
         for seed in 0..3 {
             let mut mixed = entries[..WINDOW].to_vec();
             mixed.extend(disorder(&entries[WINDOW..], seed));
@@ -115,7 +115,7 @@ fn a_record_from_the_future_now_and_then_does_no_harm() {
     let Some(entries) = recording("2024-bahrain-race-first-10-minutes") else {
         return;
     };
-    let expected = fold(&entries);
+    let expected = fold(entries);
     let mut race = Race::new();
     for (i, entry) in entries.iter().enumerate() {
         race.apply(i as u64, entry);
