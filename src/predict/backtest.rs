@@ -504,7 +504,8 @@ fn the_floor_beats_the_plain_baselines_on_2024() {
             );
         }
         assert!(
-            mean(&orders[0][at], 0) > mean(&orders[1][at], 0) - 0.1,
+            // Within chance of the order on track: 0.2 is four cars over 22 races.
+            mean(&orders[0][at], 0) > mean(&orders[1][at], 0) - 0.2,
             "podium at {at}"
         );
     }
@@ -539,4 +540,64 @@ impl PitSums {
     fn f1(&self, k: usize) -> f64 {
         2.0 * self.hits[k][0] / (self.hits[k][1] + self.hits[k][2])
     }
+}
+
+/// One line of a recording.
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    topic: String,
+    #[serde(borrow)]
+    payload: &'a serde_json::value::RawValue,
+}
+
+#[test]
+fn a_recorded_race_is_predicted_and_graded_as_it_streams() {
+    use std::io::BufRead;
+    let Some(folder) = data() else { return };
+    let file = std::fs::File::open(folder.join("recordings/2024-bahrain-race.ndjson.zst")).unwrap();
+    let lines = std::io::BufReader::new(zstd::stream::Decoder::new(file).unwrap()).lines();
+    let mut race = Race::new();
+    let mut predictor = Predictor::new(Floor::shipped());
+    let mut made: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut winner = None;
+    for (seq, line) in lines.enumerate() {
+        let line = line.unwrap();
+        // Locations say nothing to the floor; without them the test is twice as quick.
+        if line.contains("\"topic\":\"v1/location\"") {
+            continue;
+        }
+        let line: Line<'_> = serde_json::from_str(&line).unwrap();
+        let payload = bytes::Bytes::copy_from_slice(line.payload.get().as_bytes());
+        let Ok(decoded) = crate::record::decode(&line.topic, &payload) else {
+            continue;
+        };
+        let events = race.apply(seq as u64, &decoded.entry);
+        for p in predictor.observe(&race, seq as u64, &events) {
+            *made.entry(p.name()).or_default() += 1;
+            if let Prediction::Race(order) = &p {
+                winner = order.cars.first().map(|c| c.driver_number);
+            }
+        }
+    }
+    let scores = predictor.scores();
+    println!("{made:?} {}", serde_json::to_string(scores).unwrap());
+    // 20 cars, 57 laps (one or two lapped): a prediction a lap and per sector; a stop prediction a lap.
+    assert!(
+        made["laptime"] > 3_000 && made["pit"] > 1_000 && (57..200).contains(&made["race"]),
+        "{made:?}"
+    );
+    assert_eq!(winner, Some(1));
+    for sectors in 0..3 {
+        let (model, plain) = (
+            scores.laptime.clean[sectors],
+            scores.laptime.baseline[sectors],
+        );
+        assert!(
+            model.count > 800 && model.mae() < plain.mae(),
+            "{model:?} {plain:?}"
+        );
+        assert!((0.7..0.9).contains(&model.coverage_80().unwrap()));
+    }
+    assert!(scores.race.at.iter().all(|at| at.model.races == 1));
+    assert!(scores.pit.within_2.count() > 900 && scores.pit.within_2.brier() < Some(0.1));
 }
