@@ -72,7 +72,7 @@ fn race(n: usize) -> View {
 fn events(list: &[Event]) -> Events {
     let mut events = Events::new();
     for event in list {
-        events.push(event.clone()).unwrap();
+        events.push(*event).unwrap();
     }
     events
 }
@@ -400,18 +400,19 @@ fn another_session_starts_from_nothing() {
     assert_eq!(predictor.scores(), &Scores::default());
 }
 
+/// Time, sectors, in-lap, out-lap, statuses, compound, age.
+type AnyLap = (
+    Option<f64>,
+    [Option<f64>; 3],
+    bool,
+    bool,
+    u8,
+    u8,
+    Option<u16>,
+);
+
 /// A lap of anything: times from absurd to normal, flags at random.
-fn any_lap() -> impl Strategy<
-    Value = (
-        Option<f64>,
-        [Option<f64>; 3],
-        bool,
-        bool,
-        u8,
-        u8,
-        Option<u16>,
-    ),
-> {
+fn any_lap() -> impl Strategy<Value = AnyLap> {
     (
         prop::option::weighted(
             0.9,
