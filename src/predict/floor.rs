@@ -265,7 +265,7 @@ impl Floor {
         if self
             .circuits
             .iter()
-            .any(|c| c.laps == 0 || !(c.length_km > 0.5))
+            .any(|c| c.laps == 0 || c.length_km.is_nan() || c.length_km < 0.5)
         {
             return wrong("circuits", "has a circuit without laps or length");
         }

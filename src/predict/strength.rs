@@ -15,7 +15,7 @@
 /// Values that stand for a car's noise.
 const NODES: usize = 24;
 /// Most rounds of Sinkhorn's scaling.
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 2_000;
 /// Rows and columns sum to 1 within this.
 const TOLERANCE: f64 = 1e-9;
 

@@ -10,7 +10,7 @@ import numpy as np
 from pace import clip, med
 from weekends import DRY, RED, SAFETY_CAR, WET, qualifying_times, read, recent_clean
 
-KNOTS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.75, 0.9, 0.96, 1.0)
+KNOTS = (0.0, 0.05, 0.3, 0.6, 0.9, 1.0)
 AT = (0.0, 0.02, 0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.88, 0.95, 0.98)
 COMPOUNDS = DRY + WET
 
@@ -134,10 +134,10 @@ def fit_order(folder, all_races, of_race):
                 if result[c] is None:
                     retired += 1
                     first += len(ls) <= 1
-    x, y, test = np.concatenate(xs), np.concatenate(ys), np.concatenate(test)
+    x, y, test = (np.concatenate(v) for v in (xs, ys, test))
     b = np.zeros(x.shape[1])
     xt, yt = x[~test], y[~test]
-    ridge = 2.0 * np.eye(x.shape[1])
+    ridge = 20.0 * np.eye(x.shape[1])
     for _ in range(25):
         z = xt @ b
         p = np.clip(t4(z), 1e-6, 1 - 1e-6)
