@@ -81,9 +81,11 @@ impl Session {
         let wetness = self.weather.wetness;
         let now_on = car.tyres.compound;
         let next = car.plan.first().copied();
-        if matches!(self.control.phase, Phase::Red { .. }) {
-            // Everyone comes in under a red flag, and everyone changes.
-            return Some(self.next_tyre(i, left));
+        if let Phase::Red(red) = self.control.phase {
+            // Everyone comes in under a red flag, and everyone changes. A lapped car makes up a
+            // lap first; one that is further back does not keep the others waiting.
+            let due = car.lap >= red.lap || car.lap + 2 < red.lap;
+            return due.then(|| self.next_tyre(i, left));
         }
         if left == 0 {
             return None;
@@ -91,7 +93,7 @@ impl Session {
         let water = Compound::for_water(wetness);
         match (water, now_on.is_slick()) {
             // Too wet for slicks, too dry for the others: each wall takes its own moment.
-            (Some(tyre), true) if self.rng.random_bool(0.55) => return Some(tyre),
+            (Some(tyre), true) if self.rng.random_bool(0.7) => return Some(tyre),
             (Some(tyre), false) if tyre != now_on && since > 4 && self.rng.random_bool(0.4) => {
                 return Some(tyre);
             }
@@ -156,7 +158,11 @@ impl Session {
         if !self.is_race() || !next.comes_out() {
             return;
         }
-        let red = matches!(self.control.phase, Phase::Red { .. });
+        let in_lap = self.cars[i].lap - 1;
+        let red = match self.control.phase {
+            Phase::Red(red) => in_lap >= red.lap || in_lap + 2 < red.lap,
+            _ => false,
+        };
         let crew: f64 = Normal::new(2.45, 0.22).map_or(2.45, |n| n.sample(&mut self.rng));
         let fumble = if self.rng.random_bool(0.05) {
             self.rng.random_range(1.5..7.0)
@@ -172,7 +178,9 @@ impl Session {
         car.stop_s = Some(if red { f64::INFINITY } else { stop });
         car.tyres = Set::new(compound, 0);
         car.used.push(compound);
-        car.plan.retain(|(lap, _)| *lap > car.lap + APART);
+        // A stop that came early stands for the planned one.
+        car.plan
+            .retain(|(lap, _)| *lap > car.lap + APART + self.laps / 8);
         car.stint_number += 1;
         car.stint_from = car.lap;
     }

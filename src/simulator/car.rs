@@ -41,8 +41,6 @@ const REMEMBERED_LAPS: usize = 4;
 
 pub(super) struct Car {
     pub entrant: &'static Entrant,
-    /// Index in the order of the entry list.
-    pub index: usize,
     pub place: Place,
     /// The lap that it is on, from 1; 0 before the start.
     pub lap: u16,
@@ -118,7 +116,6 @@ impl Car {
     pub fn new(entrant: &'static Entrant, index: usize, minis: usize, tyres: Set) -> Car {
         Car {
             entrant,
-            index,
             place: Place::Garage,
             lap: 0,
             laps_completed: 0,

@@ -24,11 +24,20 @@ pub(super) enum Phase {
         until: f64,
         ending: bool,
     },
-    Red {
-        since: f64,
-        resumes: f64,
-        told: bool,
-    },
+    Red(Red),
+}
+
+/// A race that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Red {
+    /// The leader's lap at the flag: everyone comes in at the end of it, so that a car that was
+    /// just behind the line does not end up a lap down.
+    pub lap: u16,
+    since: f64,
+    resumes: f64,
+    /// Whether the restart was announced, and whether it has begun.
+    told: bool,
+    releasing: bool,
 }
 
 /// Chance that a car's race ends on a given lap.
@@ -344,11 +353,15 @@ impl Session {
 
     fn red_flag(&mut self, now: f64) {
         let resumes = now + self.rng.random_range(RED_S);
-        self.control.phase = Phase::Red {
-            since: now,
+        let lap = self.leader_lap();
+        let (since, told, releasing) = (now, false, false);
+        self.control.phase = Phase::Red(Red {
+            lap,
+            since,
             resumes,
-            told: false,
-        };
+            told,
+            releasing,
+        });
         self.note_status(Status::Red, now);
         self.disable_drs(now, u16::MAX);
         self.say(now, Said::flag("RED", "RED FLAG"));
@@ -394,72 +407,54 @@ impl Session {
                 until,
                 ending: true,
             } if now >= until => self.go_green(now),
-            Phase::Red {
-                since,
-                resumes,
-                told,
-            } => self.red_phase(now, since, resumes, told),
+            Phase::Red(red) => self.red_phase(now, red),
             _ => {}
         }
     }
 
-    fn red_phase(&mut self, now: f64, since: f64, resumes: f64, told: bool) {
+    fn red_phase(&mut self, now: f64, mut red: Red) {
         let held = |c: &super::car::Car| !matches!(c.place, Place::Moving);
         let all_in = self.cars.iter().all(held);
-        if !told && all_in && now > resumes - 600.0_f64.min((resumes - since) / 2.0) {
-            self.control.phase = Phase::Red {
-                since,
-                resumes,
-                told: true,
-            };
+        let notice = 600.0_f64.min((red.resumes - red.since) / 2.0);
+        if !red.told && all_in && now > red.resumes - notice {
+            red.told = true;
             let order: Vec<String> = self
                 .order
                 .iter()
                 .filter(|i| self.cars[**i].racing())
                 .map(|i| self.cars[*i].number().to_string())
                 .collect();
-            self.say(
-                now,
-                Said::other(format!("ORDER FOR RESTART: {}", order.join(", "))),
-            );
-            let at = self.instant(resumes).to_string();
+            let message = format!("ORDER FOR RESTART: {}", order.join(", "));
+            self.say(now, Said::other(message));
+            let at = self.instant(red.resumes).to_string();
             let message = format!(
                 "RACE WILL RESUME AT {} - ROLLING START PROCEDURE",
                 &at[11..16]
             );
             self.say(now, Said::other(message));
         }
-        // Cars that were late to the lane hold the restart up, but not for ever.
-        if told
-            && now >= resumes
-            && (all_in || now >= resumes + 300.0)
-            && now >= self.control.release_next
-        {
-            let next = self
-                .order
-                .iter()
-                .copied()
-                .find(|i| self.cars[*i].racing() && held(&self.cars[*i]));
-            match next {
-                Some(i) => {
-                    let box_s = self.cars[i].box_s;
-                    // The lap has begun when it crossed the line in the lane.
-                    self.cars[i].place = Place::Moving;
-                    self.cars[i].tau = self.track.profile(self.cars[i].manner).time_at(box_s);
-                    self.control.release_next = now + RELEASE_EVERY_S;
-                }
-                None => {
-                    // The safety car leads them round for a lap or two.
-                    self.control.phase = Phase::SafetyCar {
-                        until: now + 60.0,
-                        in_after: None,
-                    };
-                    self.note_status(Status::SafetyCar, now);
-                    self.say(
-                        now,
-                        Said::other("SAFETY CAR WILL ENTER PITS: ROLLING START PROCEDURE"),
-                    );
-                }
+        red.releasing |= red.told && now >= red.resumes;
+        self.control.phase = Phase::Red(red);
+        if !red.releasing || now < self.control.release_next {
+            return;
+        }
+        let waits = |i: &usize| self.cars[*i].racing() && held(&self.cars[*i]);
+        match self.order.iter().copied().find(waits) {
+            Some(i) => {
+                // Its lap has begun when it crossed the line in the lane.
+                self.cars[i].place = Place::Moving;
+                self.control.release_next = now + RELEASE_EVERY_S;
+            }
+            None => {
+                // The safety car leads them round for a lap or two.
+                let until = now + 60.0;
+                self.control.phase = Phase::SafetyCar {
+                    until,
+                    in_after: None,
+                };
+                self.note_status(Status::SafetyCar, now);
+                let message = "SAFETY CAR WILL ENTER PITS: ROLLING START PROCEDURE";
+                self.say(now, Said::other(message));
             }
         }
     }

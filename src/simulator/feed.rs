@@ -143,9 +143,4 @@ impl Feed {
             }
         })
     }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }

@@ -158,7 +158,7 @@ impl Session {
         let leads = self.order.first() == Some(&i);
         let own = match phase {
             Phase::VirtualSafetyCar { .. } => VIRTUAL,
-            Phase::Red { .. } => RED,
+            Phase::Red(_) => RED,
             _ if leads => SAFETY_CAR,
             _ => CATCHING_UP,
         };

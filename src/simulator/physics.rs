@@ -344,13 +344,13 @@ mod tests {
                 - inward.time_at(line.length - circuit.pit_entry_m + 5.0))
                 + out.time_at(circuit.pit_exit_m - 5.0);
             assert!(
-                (24.0..34.0).contains(&lane),
+                (18.0..27.0).contains(&lane),
                 "{}: {lane} s in the lane",
                 circuit.name
             );
             let loss = inward.duration() + out.duration() - 2.0 * flying.duration();
             assert!(
-                (12.0..26.0).contains(&loss),
+                (9.0..22.0).contains(&loss),
                 "{}: {loss} s lost",
                 circuit.name
             );

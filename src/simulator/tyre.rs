@@ -64,7 +64,7 @@ impl Compound {
             (base * (1.0 - wetness), slope * (1.0 - 0.9 * wetness))
         };
         let water = match self {
-            Soft | Medium | Hard => 45.0 * wetness * wetness + 8.0 * wetness,
+            Soft | Medium | Hard => (45.0 * wetness * wetness + 8.0 * wetness).min(24.0),
             Intermediate => 8.0 * wetness + 14.0 * (wetness - 0.6).max(0.0),
             Wet => 10.0 * wetness,
         };
