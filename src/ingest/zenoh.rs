@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use zenoh::sample::{Sample, SampleKind};
@@ -169,12 +170,16 @@ impl Network {
         Ok(())
     }
 
-    /// Opens a session.
+    /// Opens a session; within a multi-threaded runtime only.
     ///
     /// # Errors
-    /// If the options are wrong, a listening address is taken, or no router answers in time.
+    /// If the options or the runtime are wrong, a listening address is taken, or no router answers in time.
     pub async fn open(&self) -> Result<zenoh::Session, Error> {
         self.validate()?;
+        // Zenoh would panic.
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return Err(Error::Session("a multi-threaded runtime is needed".into()));
+        }
         let wrong = |e: zenoh::Error| Error::Session(e.to_string());
         let mut config = zenoh::Config::default();
         let mut set = |key: &str, value: serde_json::Value| {
@@ -429,6 +434,8 @@ impl Drop for Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::mqtt::tests::{Sink, until};
+    use crate::ingest::{recording, replay};
 
     #[test]
     fn options_are_checked_with_key_and_allowed_values() {
@@ -467,5 +474,102 @@ mod tests {
         assert!(!second.is_finished(), "it waits");
         gate.close();
         assert!(!second.join().unwrap());
+    }
+
+    fn free_port() -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    }
+
+    fn recording(messages: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = recording::Writer::create(file.path()).unwrap();
+        for n in 0..messages {
+            let at = crate::record::Time::from_millis(n.into());
+            let topic = ["v1/car_data", "v1/location", "v1/laps"][n as usize % 3];
+            // A little over a KiB each, so that 8 MiB are soon full.
+            let payload = format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(1_024));
+            writer.write(at, topic, payload.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap();
+        file
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_slow_intake_holds_the_publisher_back_and_nothing_is_lost() {
+        const MESSAGES: u32 = 60_000;
+        let locator = format!("tcp/127.0.0.1:{}", free_port());
+        let options = Options {
+            network: Network {
+                listen: vec![locator.clone()],
+                ..Network::default()
+            },
+            ..Options::default()
+        };
+        let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+        let (to, mut status) = watch::channel(SourceStatus::new("zenoh", "zenoh"));
+        let stop = CancellationToken::new();
+        let source = tokio::spawn(run(options, intake.clone(), to, stop.clone()));
+        let up = status.wait_for(|s| s.state == State::Connected);
+        tokio::time::timeout(Duration::from_secs(30), up)
+            .await
+            .unwrap()
+            .unwrap();
+
+        let file = recording(MESSAGES);
+        let path = file.path().to_owned();
+        let player = tokio::spawn(async move {
+            let options = replay::Options {
+                pace: replay::Pace::Max,
+                cbor: false,
+            };
+            let stop = CancellationToken::new();
+            let network = Network::towards(locator);
+            replay::publish_zenoh(&path, options, &network, &stop, &mut |_| {}).await
+        });
+        // Nobody takes anything out of the intake: 32 MiB there and 8 MiB here, and TCP's buffers.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!player.is_finished(), "the publisher waits");
+        let taken = status.borrow().messages;
+        assert!((1..MESSAGES.into()).contains(&taken), "{taken}");
+
+        let sink = Sink::start(queue, Duration::ZERO);
+        let summary = tokio::time::timeout(Duration::from_secs(60), player)
+            .await
+            .unwrap();
+        assert_eq!(summary.unwrap().unwrap().messages, u64::from(MESSAGES));
+        until("every message", || sink.len() >= MESSAGES as usize).await;
+        let numbers = sink.all().into_iter().map(|(_, payload)| {
+            let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            value["n"].as_u64().unwrap()
+        });
+        assert!(numbers.eq(0..u64::from(MESSAGES)), "in order, each once");
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(20), source)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(status.borrow().state, State::Stopped);
+    }
+
+    #[tokio::test]
+    async fn a_runtime_of_one_thread_is_an_error_and_no_panic() {
+        let network = Network::towards("tcp/127.0.0.1:1");
+        let error = network.open().await.err().unwrap().to_string();
+        assert!(error.contains("multi-threaded"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_replay_without_a_subscriber_says_so() {
+        let file = recording(1);
+        let network = Network {
+            listen: vec![format!("tcp/127.0.0.1:{}", free_port())],
+            ..Network::default()
+        };
+        let (stop, options) = (CancellationToken::new(), replay::Options::default());
+        let error = replay::publish_zenoh(file.path(), options, &network, &stop, &mut |_| {})
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("start the daemon"), "{error}");
     }
 }

@@ -116,11 +116,11 @@ impl Feed {
                     self.outlets.receipts.done(Stage::Published, seq);
                     counter!("trackside_publish_predictions_total", "by" => self.by).increment(1);
                 }
-                news = committed.wait_for(|&next| next > self.cursor), if self.ready.is_empty() => {
-                    let over = news.is_err();
-                    if !self.read().await && over {
+                open = beyond(&mut committed, self.cursor), if self.ready.is_empty() => {
+                    if !open {
                         break;
                     }
+                    self.read().await;
                 }
                 gone = progress.changed() => {
                     if gone.is_err() {
@@ -192,6 +192,11 @@ impl Feed {
             retain,
         }
     }
+}
+
+/// Waits until something is committed from `cursor` on; `false` if nothing ever will be.
+async fn beyond(committed: &mut watch::Receiver<u64>, cursor: u64) -> bool {
+    committed.wait_for(|&next| next > cursor).await.is_ok()
 }
 
 /// `false` if nobody takes it or it is time to stop.

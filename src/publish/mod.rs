@@ -15,6 +15,8 @@
 
 mod feed;
 pub mod mqtt;
+#[cfg(test)]
+mod tests;
 pub mod zenoh;
 
 use std::sync::Arc;

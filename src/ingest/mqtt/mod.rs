@@ -14,7 +14,7 @@ pub mod connection;
 pub mod outbox;
 pub mod source;
 #[cfg(test)]
-pub(in crate::ingest) mod tests;
+pub(crate) mod tests;
 
 pub use broker::{Broker, Version};
 pub use source::{Options, run};

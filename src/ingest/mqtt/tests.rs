@@ -41,7 +41,7 @@ fn mosquitto() -> Option<PathBuf> {
     found
 }
 
-pub(in crate::ingest) struct Mosquitto {
+pub(crate) struct Mosquitto {
     program: PathBuf,
     dir: tempfile::TempDir,
     port: u16,
@@ -75,7 +75,7 @@ impl Mosquitto {
         })
     }
 
-    pub(in crate::ingest) fn plain() -> Option<Mosquitto> {
+    pub(crate) fn plain() -> Option<Mosquitto> {
         Self::start("listener PORT 127.0.0.1\nallow_anonymous true")
     }
 
@@ -96,12 +96,12 @@ impl Mosquitto {
     }
 
     /// SIGTERM: it writes its sessions to disk.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal("TERM");
         self.child.wait().unwrap();
     }
 
-    fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child = Self::spawn(&self.program, self.dir.path(), self.port);
     }
 
@@ -116,7 +116,7 @@ impl Mosquitto {
         );
     }
 
-    pub(in crate::ingest) fn broker(&self, version: Version) -> Broker {
+    pub(crate) fn broker(&self, version: Version) -> Broker {
         Broker {
             version,
             keep_alive_s: 5,
@@ -134,13 +134,13 @@ impl Drop for Mosquitto {
 }
 
 /// A journal that only remembers, and acknowledges after `commit` has passed.
-pub(in crate::ingest) struct Sink {
-    durable: Arc<Mutex<Vec<Bytes>>>,
+pub(crate) struct Sink {
+    durable: Arc<Mutex<Vec<(Box<str>, Bytes)>>>,
 }
 
 impl Sink {
-    pub(in crate::ingest) fn start(mut queue: Queue, commit: Duration) -> Sink {
-        let durable: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    pub(crate) fn start(mut queue: Queue, commit: Duration) -> Sink {
+        let durable: Arc<Mutex<Vec<(Box<str>, Bytes)>>> = Arc::default();
         let sink = Sink {
             durable: Arc::clone(&durable),
         };
@@ -155,7 +155,7 @@ impl Sink {
                 std::thread::sleep(commit);
                 let mut durable = durable.lock().unwrap();
                 for queued in batch.drain(..) {
-                    durable.push(queued.message.payload.clone());
+                    durable.push((queued.message.topic.clone(), queued.message.payload.clone()));
                     if let Some(ack) = queued.message.ack {
                         ack.to.send(ack.token).ok();
                     }
@@ -165,7 +165,7 @@ impl Sink {
         sink
     }
 
-    pub(in crate::ingest) fn distinct(&self) -> usize {
+    pub(crate) fn distinct(&self) -> usize {
         self.durable
             .lock()
             .unwrap()
@@ -174,12 +174,17 @@ impl Sink {
             .len()
     }
 
-    pub(in crate::ingest) fn len(&self) -> usize {
+    /// Topics and payloads, as they became durable.
+    pub(crate) fn all(&self) -> Vec<(Box<str>, Bytes)> {
+        self.durable.lock().unwrap().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
         self.durable.lock().unwrap().len()
     }
 }
 
-pub(in crate::ingest) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < PATIENCE, "waited in vain for: {what}");
@@ -187,13 +192,13 @@ pub(in crate::ingest) async fn until(what: &str, mut done: impl FnMut() -> bool)
     }
 }
 
-struct Running {
+pub(crate) struct Running {
     status: watch::Receiver<SourceStatus>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
-fn run_source(options: Options, intake: &Intake) -> Running {
+pub(crate) fn run_source(options: Options, intake: &Intake) -> Running {
     let (to, status) = watch::channel(SourceStatus::new("test", "mqtt"));
     let stop = CancellationToken::new();
     let task = tokio::spawn(source::run(options, intake.clone(), to, stop.clone()));
@@ -201,14 +206,14 @@ fn run_source(options: Options, intake: &Intake) -> Running {
 }
 
 impl Running {
-    async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         until("the subscription", || {
             self.status.borrow().state == State::Connected
         })
         .await;
     }
 
-    async fn stopped(self) -> SourceStatus {
+    pub(crate) async fn stopped(self) -> SourceStatus {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.task)
             .await
@@ -218,7 +223,7 @@ impl Running {
     }
 }
 
-fn options(broker: Broker) -> Options {
+pub(crate) fn options(broker: Broker) -> Options {
     Options {
         name: "test".into(),
         broker: Broker {
@@ -230,7 +235,7 @@ fn options(broker: Broker) -> Options {
 }
 
 /// Publishes `range` as numbers at QoS 1; a task that ends when all are acknowledged.
-pub(in crate::ingest) fn publish(
+pub(crate) fn publish(
     broker: Broker,
     range: std::ops::Range<u32>,
     qos: u8,
@@ -284,7 +289,7 @@ async fn everything_arrives_in_order_and_is_acknowledged_with_both_versions() {
             .lock()
             .unwrap()
             .iter()
-            .map(|b| std::str::from_utf8(b).unwrap().parse().unwrap())
+            .map(|(_, b)| std::str::from_utf8(b).unwrap().parse().unwrap())
             .collect();
         assert!(numbers.iter().copied().eq(0..5_000), "{version:?}: order");
         let status = source.stopped().await;
