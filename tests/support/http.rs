@@ -25,11 +25,15 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
         .and_then(|s| s.parse().ok())
         .ok_or_else(|| io::Error::other(format!("no status line: {line:?}")))?;
     let mut chunked = false;
+    let mut length = None;
     loop {
         line.clear();
         reader.read_line(&mut line)?;
         let header = line.trim().to_ascii_lowercase();
         chunked |= header.starts_with("transfer-encoding:") && header.contains("chunked");
+        if let Some(bytes) = header.strip_prefix("content-length:") {
+            length = bytes.trim().parse().ok();
+        }
         if header.is_empty() {
             break;
         }
@@ -38,7 +42,10 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     if chunked {
         read_chunks(&mut reader, &mut body)?;
     } else {
-        reader.read_to_end(&mut body)?;
+        // Some servers keep the connection open, whatever they are asked.
+        reader
+            .take(length.unwrap_or(u64::MAX))
+            .read_to_end(&mut body)?;
     }
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }

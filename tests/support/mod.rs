@@ -14,6 +14,7 @@
 )]
 
 mod broker;
+mod browser;
 mod daemon;
 mod http;
 mod process;
@@ -21,6 +22,7 @@ mod publisher;
 mod recording;
 
 pub use broker::{Broker, BrokerOptions};
+pub use browser::Browser;
 pub use daemon::{Daemon, mqtt_source, trackside};
 pub use http::get;
 pub use process::Process;
