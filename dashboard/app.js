@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const MAX_EVENTS = 60;
-const CATCH_UP = 50_000; // journal entries looked through for stops and passes when the page opens
+const CATCH_UP = 150_000; // journal entries looked through for stops and passes when the page opens
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const SILENT_S = 5; // a feed sends several records a second
 const LOST_S = 30;
@@ -134,10 +134,11 @@ function makeRow() {
   return row;
 }
 
-function rated(node, time, calmYellow) {
-  const changed = text(node, lapTime(time?.s));
-  data(node, "rating", time?.rating);
-  node.classList.toggle("calm", calmYellow === true);
+/** `colours`: which ratings are worth a colour in this column. */
+function rated(node, time, colours) {
+  const had = node.textContent !== "" && node.textContent !== NONE;
+  const changed = text(node, lapTime(time?.s)) && had;
+  data(node, "rating", colours.includes(time?.rating) ? time.rating : null);
   node.title = RATING[time?.rating] ?? "";
   if (changed && time && !calm.matches) {
     node.classList.remove("fresh");
@@ -174,9 +175,9 @@ function showCar(row, car) {
   const runs = car.status === "on_track" || car.status === "in_pit" || car.status === "finished";
   text(row.gap, runs ? gap(car.gap, leads) : NONE);
   text(row.interval, runs && !leads ? gap(car.interval, false) : NONE);
-  rated(row.last, car.last_lap, true);
-  rated(row.best, car.best_lap, true);
-  row.sectors.forEach((node, i) => rated(node, car.sectors?.[i], false));
+  rated(row.last, car.last_lap, ["purple", "green"]);
+  rated(row.best, car.best_lap, ["purple"]);
+  row.sectors.forEach((node, i) => rated(node, car.sectors?.[i], ["purple", "green", "yellow"]));
   const compound = car.tyre?.compound ?? "UNKNOWN";
   text(row.dot, compound === "UNKNOWN" ? "?" : compound[0]);
   data(row.dot, "c", compound);
@@ -186,16 +187,18 @@ function showCar(row, car) {
   text(row.state, STATUS[car.status] ?? car.status);
   text(row.penalty, car.penalty_s > 0 ? `+${car.penalty_s} s` : "");
   const next = car.next_lap;
-  text(row.p50, runs && next ? lapTime(next.p50) : NONE);
-  text(row.band, runs && next ? `±${fixed((next.p90 - next.p10) / 2, 2)}` : "");
+  const drives = runs && car.status !== "finished";
+  text(row.p50, drives && next ? lapTime(next.p50) : NONE);
+  text(row.band, drives && next ? `±${fixed((next.p90 - next.p10) / 2, 2)}` : "");
   row.next.title = next
     ? `lap ${next.lap}, ${next.sectors_known} sectors known: 10 % below ${lapTime(next.p10)}, 90 % below ${lapTime(next.p90)}`
     : "";
-  text(row.finish, fixed(car.finish?.expected, 1));
-  showChance(row.win, car.finish?.p_win, "win");
-  showChance(row.podium, car.finish?.p_podium, "podium");
-  showPit(row.pit2, car.pit?.p_within_2, car.pit);
-  showPit(row.pit5, car.pit?.p_within_5, car.pit);
+  text(row.finish, runs ? fixed(car.finish?.expected, 1) : NONE);
+  showChance(row.win, runs ? car.finish?.p_win : null, "win");
+  showChance(row.podium, runs ? car.finish?.p_podium : null, "podium");
+  const pit = drives ? car.pit : null;
+  showPit(row.pit2, pit?.p_within_2, pit);
+  showPit(row.pit5, pit?.p_within_5, pit);
 }
 
 /** Puts the rows in order; a car that gains a place is seen to move. */
@@ -310,53 +313,73 @@ function showHealth(health) {
   text($("model"), p?.model ? `model ${p.model} on ${p.backend}` : "");
 }
 
-// ---- scores: whatever the predictor grades, ours beside the baseline of the same name
+// ---- scores: ours beside the baseline that the predictor grades on the same occasions
 
-const QUESTION = { laptime: "Next lap", race: "Finishing order", order: "Finishing order", pit: "Pit stop" };
-const LOWER_IS_BETTER = /mae|rmse|brier|loss|pinball|error/;
+const SECTORS_KNOWN = ["at the line", "after S1", "after S2"];
+const DISTANCE = ["0 %", "25 %", "50 %", "75 %"];
 let shownScores = "";
+
+/** What is graded so far: [question, [label, ours, baseline, whether lower is better, what it is]…]. */
+function graded(scores) {
+  const { laptime, race, pit } = scores ?? {};
+  const laps = SECTORS_KNOWN.map((when, i) => [
+    `mean error ${when}, s`, laptime?.clean?.[i]?.mae, laptime?.baseline?.[i]?.mae, true,
+    `clean laps: ${laptime?.clean?.[i]?.count ?? 0}; baseline: the last clean lap`,
+  ]);
+  const first = [laptime?.clean?.[0], laptime?.baseline?.[0]];
+  laps.push(
+    ["within 0.2 s", first[0]?.within_200_ms, first[1]?.within_200_ms, false, "share of clean laps"],
+    ["inside the 80 % band", first[0]?.coverage_80, null, false, "0.80 would be perfect"],
+  );
+  const order = DISTANCE.flatMap((when, i) => {
+    const at = race?.at?.[i];
+    const baseline = "baseline: the order on track at that moment, taken as certain";
+    return [
+      [`podium named at ${when}`, at?.model?.podium_overlap, at?.current_order?.podium_overlap, false, baseline],
+      [`podium Brier at ${when}`, at?.model?.brier_top3, at?.current_order?.brier_top3, true, baseline],
+    ];
+  });
+  const plan = "stops within two laps; baseline: a stop when the tyres reach the typical stint";
+  const stops = [
+    ["Brier", pit?.within_2?.brier, pit?.fixed_plan?.brier, true, plan],
+    ["precision", pit?.within_2?.precision, pit?.fixed_plan?.precision, false, plan],
+    ["recall", pit?.within_2?.recall, pit?.fixed_plan?.recall, false, plan],
+  ];
+  return [["Next lap", laps], ["Finishing order, after the flag", order], ["Stop within 2 laps", stops]]
+    .map(([question, lines]) => [question, lines.filter(([, ours]) => number(ours))])
+    .filter(([, lines]) => lines.length > 0);
+}
 
 function showScores(scores) {
   const key = JSON.stringify(scores ?? null);
   if (key === shownScores) return;
   shownScores = key;
-  const lines = [];
-  for (const [question, score] of Object.entries(scores ?? {})) {
-    if (score === null || typeof score !== "object") continue;
-    const pairs = scorePairs(score);
-    if (pairs.length === 0) continue;
-    const head = make("th");
-    head.colSpan = 3;
-    head.scope = "rowgroup";
-    text(head, QUESTION[question] ?? question);
-    lines.push(make("tr", "group", [head]));
-    for (const { label, ours, baseline } of pairs) {
-      const th = make("th");
-      th.scope = "row";
-      text(th, label);
-      const better = LOWER_IS_BETTER.test(label) ? ours < baseline : ours > baseline;
-      const both = number(ours) && number(baseline) && ours !== baseline;
-      const mine = make("td", `num ${both ? (better ? "better" : "worse") : ""}`);
-      const theirs = make("td", "num");
-      text(mine, figure(ours));
-      text(theirs, figure(baseline));
-      lines.push(make("tr", "", [th, mine, theirs]));
-    }
-  }
+  const groups = graded(scores);
+  const lines = groups.flatMap(([question, lines]) => [scoreHead(question), ...lines.map(scoreLine)]);
   $("scores").tBodies[0].replaceChildren(...lines);
+  $("no-scores").hidden = lines.length > 0;
 }
 
-function scorePairs(score) {
-  const pairs = [];
-  const baseline = score.baseline !== null && typeof score.baseline === "object" ? score.baseline : {};
-  for (const [key, value] of Object.entries(score)) {
-    if (!number(value) || key.startsWith("baseline")) continue;
-    pairs.push({ label: key.replaceAll("_", " "), ours: value, baseline: baseline[key] ?? score[`baseline_${key}`] });
-  }
-  return pairs;
+function scoreHead(question) {
+  const head = make("th");
+  head.colSpan = 3;
+  head.scope = "rowgroup";
+  text(head, question);
+  return make("tr", "group", [head]);
 }
 
-const figure = (v) => (number(v) ? (Number.isInteger(v) ? v.toLocaleString("en") : v.toFixed(3)) : "");
+function scoreLine([label, ours, baseline, lower, what]) {
+  const th = make("th");
+  th.scope = "row";
+  th.title = what;
+  text(th, label);
+  const compared = number(baseline) && ours !== baseline;
+  const mine = make("td", `num ${compared ? ((ours < baseline) === lower ? "better" : "worse") : ""}`);
+  const theirs = make("td", "num");
+  text(mine, fixed(ours, 3));
+  text(theirs, fixed(baseline, 3));
+  return make("tr", "", [th, mine, theirs]);
+}
 
 // ---- the link
 

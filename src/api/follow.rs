@@ -7,7 +7,7 @@ use axum::extract::ws::Utf8Bytes;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::history::{Lost, after, lost, topic, wanted};
+use super::history::{Lost, topic, wanted};
 use crate::journal::{self, Reader};
 use crate::record::{Entry, Kind};
 
@@ -121,13 +121,12 @@ fn chunk(
     }
     let most = if kinds.is_some() { READ_FILTERED } else { READ };
     let batch = reader.batch(from, most)?;
-    messages.extend(
-        lost(from, &batch)
-            .into_iter()
-            .map(|lost| notice(&Notice::Skipped { stream, lost })),
-    );
+    messages.extend(batch.skipped.iter().map(|skipped| {
+        let lost = Lost::from(skipped);
+        notice(&Notice::Skipped { stream, lost })
+    }));
     let mut bytes = 0;
-    for (seq, entry) in (batch.first_seq..).zip(batch.entries.iter()) {
+    for (seq, entry) in batch.iter() {
         if !wanted(kinds, entry.record.kind()) {
             continue;
         }
@@ -141,9 +140,10 @@ fn chunk(
             });
         }
     }
-    // A batch that brings nothing although more is committed would be asked for for ever.
-    let next = match after(&batch) {
-        after if after > from => after,
+    // A batch is empty only where nothing is committed; were it empty here, it would be asked for
+    // for ever.
+    let next = match batch.next_seq() {
+        next if next > from => next,
         _ => end,
     };
     Ok(Chunk { messages, next })

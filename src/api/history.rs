@@ -1,7 +1,6 @@
 //! What was: records, predictions and sessions, read from the journals by sequence.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -12,7 +11,7 @@ use super::params::Params;
 use super::refusal::quoted;
 use super::state::fresh;
 use super::{Refusal, Shared};
-use crate::journal::Reader;
+use crate::journal::{Reader, Skipped};
 use crate::record::{Entry, Kind, Prediction, Record, codec};
 
 /// Most records that one answer holds.
@@ -44,19 +43,22 @@ pub fn topic(record: &Record) -> String {
     }
 }
 
-/// A range of the journal that could not be read: damaged, or expired.
+/// A range of the journal that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     pub from: u64,
     /// The first sequence after it.
     pub to: u64,
+    /// Damaged on disk; otherwise retention removed it.
+    pub damaged: bool,
 }
 
-impl From<Range<u64>> for Lost {
-    fn from(range: Range<u64>) -> Lost {
+impl From<&Skipped> for Lost {
+    fn from(skipped: &Skipped) -> Lost {
         Lost {
-            from: range.start,
-            to: range.end,
+            from: skipped.seqs.start,
+            to: skipped.seqs.end,
+            damaged: skipped.loss.is_some(),
         }
     }
 }
@@ -125,41 +127,18 @@ fn walk(
     while next < end {
         let most = READ.min(usize::try_from(end - next).unwrap_or(READ));
         let batch = reader.batch(next, most).map_err(|e| Refusal::journal(&e))?;
-        skipped.extend(lost(next, &batch));
-        let after = after(&batch);
-        if after <= next {
-            break;
-        }
-        for (seq, entry) in (batch.first_seq..).zip(batch.entries.iter()) {
+        skipped.extend(batch.skipped.iter().map(Lost::from));
+        for (seq, entry) in batch.iter() {
             if !visit(seq, entry)? {
                 return Ok((seq + 1, skipped));
             }
         }
-        next = after;
+        if batch.next_seq() == next {
+            break;
+        }
+        next = batch.next_seq();
     }
     Ok((next, skipped))
-}
-
-/// What a batch asked for from `from` on could not give.
-pub(super) fn lost(from: u64, batch: &crate::journal::Batch) -> Vec<Lost> {
-    let mut lost: Vec<Lost> = batch.skipped.iter().cloned().map(Lost::from).collect();
-    let told = lost
-        .iter()
-        .any(|l| l.from <= from && l.to >= batch.first_seq);
-    if batch.first_seq > from && !told {
-        lost.insert(0, Lost::from(from..batch.first_seq));
-    }
-    lost
-}
-
-/// The sequence that follows a batch.
-pub(super) fn after(batch: &crate::journal::Batch) -> u64 {
-    let entries = batch.first_seq + batch.entries.len() as u64;
-    batch
-        .skipped
-        .iter()
-        .map(|range| range.end)
-        .fold(entries, u64::max)
 }
 
 /// Refuses a `from_seq` beyond the journal's end.

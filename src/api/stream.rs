@@ -237,9 +237,7 @@ async fn serve(socket: WebSocket, wish: Wish, shared: Arc<Shared>, _permit: Owne
         out,
         shared: Arc::clone(&shared),
     };
-    let end = match converse(&mut outlet, inbound, wish, &shared).await {
-        Err(end) => end,
-    };
+    let Err(end) = converse(&mut outlet, inbound, wish, &shared).await;
     if let Some(frame) = end.close() {
         let goodbye = outlet.out.send(Message::Close(Some(frame)));
         let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;

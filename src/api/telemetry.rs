@@ -67,7 +67,8 @@ pub(super) async fn telemetry(
             session_key: Some(session_key),
             driver_number: Some(driver_number),
             from: Some(from),
-            to: Some(to),
+            // A query ends before its `to`; ours is the last instant that is wanted.
+            to: Some(to.plus_seconds(1e-6)),
         };
         let (car_data, cut_1) = newest(&reader, &query(Kind::CarData), limit, |r| match r {
             Record::CarData(r) => Some(r),
