@@ -6,15 +6,17 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-// mod bench;
-
+mod bench;
+#[cfg(feature = "demo")]
+mod broker;
 mod config;
-
+#[cfg(feature = "demo")]
+mod demo;
 mod doctor;
-// mod journal;
+mod journal;
 mod replay;
 mod run;
-// mod simulate;
+mod simulate;
 
 /// Trackside telemetry, prediction and strategy for Formula 1.
 #[derive(Parser)]
@@ -26,14 +28,23 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Start everything on this machine: broker, simulator or recording, daemon and page.
+    #[cfg(feature = "demo")]
+    Demo(demo::Args),
     /// Run the daemon.
     Run(run::Args),
     /// Replay a recording: through the whole pipeline in this process, or to a broker.
     Replay(replay::Args),
+    /// Simulate a race weekend.
+    Simulate(simulate::Args),
+    /// Look into the journal, check it, mend it, take data out of it.
+    Journal(journal::Args),
     /// Check or show the configuration.
     Config(config::Args),
     /// Say what this machine has, what is wrong and what to do about it.
     Doctor(doctor::Args),
+    /// Measure, each figure beside a baseline from the same run.
+    Bench(bench::Args),
     /// Write a completion script for a shell.
     Completions {
         /// Which shell.
@@ -44,10 +55,15 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Simulate(args) => simulate::run(args),
+        Command::Journal(args) => journal::run(args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trackside", &mut std::io::stdout());
             Ok(())
