@@ -83,6 +83,7 @@
 pub mod block;
 mod cursor;
 pub mod damage;
+pub mod export;
 mod file;
 mod index;
 mod lazy;

@@ -1,5 +1,6 @@
 //! Reading what is committed: by sequence, by question, by document.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,6 +48,16 @@ impl Batch {
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
         (self.first_seq..).zip(&self.entries)
     }
+}
+
+/// A segment, from outside.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SegmentSummary {
+    pub file: String,
+    /// On disk; 0 for the log, which is not counted.
+    pub bytes: u64,
+    pub first_seq: u64,
+    pub end_seq: u64,
 }
 
 /// Reads a journal's committed entries. Cheap to clone; may outlive its writer.
@@ -190,6 +201,41 @@ impl Reader {
         sessions(
             (state.segments.iter().flat_map(|s| s.stats.iter())).chain(state.tail.stats.iter()),
         )
+    }
+
+    /// The segments, in order, and last what is not yet in one (the logs, as one).
+    pub fn segments(&self) -> Vec<SegmentSummary> {
+        let state = self.shared.state();
+        let mut all: Vec<_> = (state.segments.iter())
+            .map(|s| SegmentSummary {
+                file: (s.path.file_name())
+                    .map(|n| n.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                bytes: s.bytes,
+                first_seq: s.first_seq,
+                end_seq: s.end_seq,
+            })
+            .collect();
+        if let Some(first_seq) = state.tail.first_seq() {
+            all.push(SegmentSummary {
+                file: "log".to_owned(),
+                bytes: 0,
+                first_seq,
+                end_seq: state.next_seq,
+            });
+        }
+        all
+    }
+
+    /// How many entries of each kind it holds, versions and all.
+    pub fn entries_by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let state = self.shared.state();
+        let mut counts = BTreeMap::new();
+        let segments = state.segments.iter().flat_map(|s| s.stats.iter());
+        for stat in segments.chain(state.tail.stats.iter()) {
+            *counts.entry(stat.kind.name()).or_default() += stat.count;
+        }
+        counts
     }
 
     /// The damage found so far.
