@@ -91,15 +91,15 @@ pub enum Handle {
 
 /// The I/O of a connection.
 pub enum Wire {
-    V4(rumqttc::EventLoop),
-    V5(v5::EventLoop),
+    V4(Box<rumqttc::EventLoop>),
+    V5(Box<v5::EventLoop>),
 }
 
 /// The two ends of a connection that will be made when [`next`] is polled first.
 ///
 /// # Errors
 /// If the address, a password file or a certificate is unusable.
-pub fn open(broker: &Broker, setup: &Setup) -> Result<(Handle, Box<Wire>), Invalid> {
+pub fn open(broker: &Broker, setup: &Setup) -> Result<(Handle, Wire), Invalid> {
     let address = broker.address()?;
     let password = broker.password()?;
     let transport = match address.tls {
@@ -137,7 +137,7 @@ pub fn open(broker: &Broker, setup: &Setup) -> Result<(Handle, Box<Wire>), Inval
             }
             let (client, mut wire) = rumqttc::AsyncClient::new(o, setup.queue);
             wire.set_network_options(network);
-            (Handle::V4(client), Box::new(Wire::V4(wire)))
+            (Handle::V4(client), Wire::V4(Box::new(wire)))
         }
         Version::V5 => {
             let mut o = v5::MqttOptions::new(&setup.client_id, address.host, address.port);
@@ -165,14 +165,14 @@ pub fn open(broker: &Broker, setup: &Setup) -> Result<(Handle, Box<Wire>), Inval
                 ));
             }
             let (client, wire) = v5::AsyncClient::new(o, setup.queue);
-            (Handle::V5(client), Box::new(Wire::V5(wire)))
+            (Handle::V5(client), Wire::V5(Box::new(wire)))
         }
     })
 }
 
 /// Waits for the next happening; connects first if that has not been done.
-pub async fn next(mut wire: Box<Wire>) -> (Box<Wire>, Result<Happening, Broken>) {
-    let result = match &mut *wire {
+pub async fn next(mut wire: Wire) -> (Wire, Result<Happening, Broken>) {
+    let result = match &mut wire {
         Wire::V4(w) => w.poll().await.map(happening_v4).map_err(broken_v4),
         Wire::V5(w) => w.poll().await.map(happening_v5).map_err(broken_v5),
     };

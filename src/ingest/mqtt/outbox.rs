@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::Broker;
+use super::broker::{Broker, LIMIT_MAX_PACKET_BYTES};
 use super::connection::{Broken, Handle, Happening, Setup, Will, next, open};
 use crate::ingest::backoff::{self, Backoff};
 use crate::ingest::status::REFRESH;
@@ -239,12 +239,22 @@ impl Window {
             self.moved = Instant::now();
         }
         for publication in publications {
-            self.bytes += publication.payload.len();
-            self.entries.push_back(Entry {
-                publication,
-                queued: false,
-                pkid: None,
-            });
+            // Neither would ever get past the client; what stands behind must not wait for it.
+            let fault = if !rumqttc::valid_topic(&publication.topic) {
+                "a topic to publish on has no wildcards"
+            } else if publication.payload.len() > LIMIT_MAX_PACKET_BYTES as usize {
+                "larger than 16 MiB"
+            } else {
+                self.bytes += publication.payload.len();
+                self.entries.push_back(Entry {
+                    publication,
+                    queued: false,
+                    pkid: None,
+                });
+                continue;
+            };
+            self.refused += 1;
+            self.last_refusal = Some(format!("{}: {fault}", publication.topic));
         }
     }
 
@@ -386,6 +396,18 @@ mod tests {
             [1, 2],
             "ids of the old connection mean nothing"
         );
+    }
+
+    #[test]
+    fn what_can_never_be_sent_is_refused_and_holds_nothing_up() {
+        let mut window = Window::default();
+        let wild = Publication {
+            topic: "v1/#".into(),
+            ..publication(1, 1)
+        };
+        window.extend([publication(0, 1), wild, publication(2, 1)].into_iter());
+        assert_eq!((left(&window), window.refused), (vec![0, 2], 1));
+        assert!(window.last_refusal.unwrap().starts_with("v1/#"));
     }
 
     #[test]

@@ -133,14 +133,17 @@ impl Drop for Mosquitto {
     }
 }
 
+/// Topics and payloads.
+type Durable = Arc<Mutex<Vec<(Box<str>, Bytes)>>>;
+
 /// A journal that only remembers, and acknowledges after `commit` has passed.
 pub(crate) struct Sink {
-    durable: Arc<Mutex<Vec<(Box<str>, Bytes)>>>,
+    durable: Durable,
 }
 
 impl Sink {
     pub(crate) fn start(mut queue: Queue, commit: Duration) -> Sink {
-        let durable: Arc<Mutex<Vec<(Box<str>, Bytes)>>> = Arc::default();
+        let durable = Durable::default();
         let sink = Sink {
             durable: Arc::clone(&durable),
         };
