@@ -36,7 +36,8 @@ use crate::ingest::writer::{Writer, WriterStatus};
 use crate::ingest::{mqtt, openf1, zenoh};
 use crate::journal::{self, Durability, Journal, Reader};
 use crate::live::{ALERTS, Alert, Live, Outlets, Snapshot};
-use crate::predict::{self, Predictor};
+use crate::predict::floor::Floor;
+use crate::predict::{self, Predictor, Scores};
 use crate::publish;
 
 /// How often health is renewed.
@@ -82,9 +83,9 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
     // The journals, and the two threads that live on them.
     let (records, predictions) = open_journals(config)?;
     let writer = Writer::new(records, config.commit);
-    let (reader, tally) = (writer.reader(), writer.tally());
+    let reader = writer.reader();
     let (receipts, writer_status) = (writer.receipts(), writer.status());
-    let live = Live::new(&reader, Predictor::default(), predictions)
+    let live = Live::new(&reader, Predictor::new(Floor::shipped()), predictions)
         .context("the journal of predictions cannot be read")?;
     let prediction_reader = live.predictions();
     let snapshot = watch::channel(Arc::new(live.snapshot())).0;
@@ -177,6 +178,14 @@ impl Running {
         self.progress.clone()
     }
 
+    /// Waits until every source is connected.
+    pub async fn connected(&self) {
+        let all = |h: &Arc<Health>| h.sources.iter().all(|s| s.state == State::Connected);
+        let mut health = self.health.clone();
+        // An error: the daemon is stopping, and nobody need wait.
+        let _ = health.wait_for(|h| !h.sources.is_empty() && all(h)).await;
+    }
+
     /// Whether a stage has ended that should run until it is told to stop.
     pub fn has_failed(&self) -> bool {
         self.writer.is_finished() || self.fold.is_finished()
@@ -229,7 +238,9 @@ fn spawn<T: Send + 'static>(
 fn open_journals(config: &Config) -> anyhow::Result<(Journal, Journal)> {
     let open = |name: &str, options: journal::Options| {
         let dir = config.data_dir.join(name);
-        Journal::open(&dir, options, &mut |p| tracing::info!(journal = name, "{p}"))
+        Journal::open(&dir, options, &mut |p| {
+            tracing::debug!(journal = name, done = p.done, of = p.of, "{}", p.what);
+        })
             .with_context(|| format!("the journal in {} cannot be opened", dir.display()))
     };
     let records = open("records", config.journal.clone())?;
@@ -379,7 +390,7 @@ impl Watch {
             let now = self.look();
             gauge!("trackside_ingest_queue_fill").set(self.intake.fill());
             gauge!("trackside_journal_next_seq").set(now.journal.next_seq as f64);
-            self.snapshots.borrow().scores.record();
+            record_scores(&self.snapshots.borrow().scores);
             health.send_replace(Arc::new(now));
         }
     }
@@ -429,5 +440,36 @@ impl Watch {
             at: now,
             ..Health::starting(self.started)
         }
+    }
+}
+
+/// Every figure of the scores as `trackside_predict_score{figure="laptime.clean.0.mae"}`.
+fn record_scores(scores: &Scores) {
+    fn walk(path: &mut String, value: &serde_json::Value) {
+        let inner: Vec<(String, &serde_json::Value)> = match value {
+            serde_json::Value::Object(fields) => {
+                fields.iter().map(|(k, v)| (k.clone(), v)).collect()
+            }
+            serde_json::Value::Array(items) => {
+                items.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect()
+            }
+            serde_json::Value::Number(n) => {
+                let figure = path.trim_start_matches('.').to_owned();
+                gauge!("trackside_predict_score", "figure" => figure)
+                    .set(n.as_f64().unwrap_or_default());
+                return;
+            }
+            _ => return,
+        };
+        for (name, value) in inner {
+            let length = path.len();
+            path.push('.');
+            path.push_str(&name);
+            walk(path, value);
+            path.truncate(length);
+        }
+    }
+    if let Ok(all) = serde_json::to_value(scores) {
+        walk(&mut String::new(), &all);
     }
 }

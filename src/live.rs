@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::receipts::Receipts;
-use crate::journal::{self, Batch, Journal, Reader};
+use crate::journal::{self, Journal, Reader};
 use crate::observability::Stage;
 use crate::predict::{Predictor, Scores};
 use crate::race::{Event, Race, TrackStatus};
@@ -138,9 +138,6 @@ impl Live {
         let mut folded = Folded::default();
         for (seq, entry) in (first..).zip(entries) {
             let events = self.race.apply(seq, entry);
-            if events.is_empty() {
-                continue;
-            }
             for event in &events {
                 if let Event::SessionChanged { .. } = event {
                     self.laptime.clear();
@@ -219,13 +216,13 @@ impl Live {
 /// Where to begin: with the first session of the meeting that the journal ends in.
 fn start_of_meeting(records: &Reader) -> u64 {
     let sessions = records.sessions();
-    let Some(last) = sessions.iter().filter_map(|s| s.last_time).max() else {
+    let Some(last) = sessions.iter().filter_map(|s| s.last).max() else {
         return records.first_seq();
     };
     sessions
         .iter()
         .filter(|s| {
-            s.last_time
+            s.last
                 .is_none_or(|t| last.seconds_since(t) <= MEETING_SPAN_S)
         })
         .map(|s| s.first_seq)
@@ -309,8 +306,8 @@ impl Live {
                     continue;
                 }
             };
-            for lost in &batch.skipped {
-                tracing::error!(%lost, "records are damaged and left out of the state");
+            for skipped in &batch.skipped {
+                tracing::error!(?skipped, "records are left out of the state: the journal has them no more");
             }
             if batch.entries.is_empty() && batch.next_seq() <= self.next {
                 if stale && handed_out.elapsed() >= SNAPSHOT_INTERVAL {

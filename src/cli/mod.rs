@@ -38,7 +38,7 @@ enum Command {
     /// Simulate a race weekend.
     Simulate(simulate::Args),
     /// Look into the journal, check it, mend it, take data out of it.
-    Journal(journal::Args),
+    Journal(journal::JournalArgs),
     /// Check or show the configuration.
     Config(config::Args),
     /// Say what this machine has, what is wrong and what to do about it.
@@ -56,7 +56,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         #[cfg(feature = "demo")]
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Simulate(args) => simulate::run(args),

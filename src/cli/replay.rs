@@ -19,6 +19,7 @@ use crate::ingest::zenoh::Network;
 use crate::ingest::Message;
 use crate::journal::{self, Journal};
 use crate::live::Live;
+use crate::predict::floor::Floor;
 use crate::predict::{Predictor, Scores};
 use crate::race::{ClassificationRow, PitRow, StatusChange, StintRow};
 use crate::record::Time;
@@ -166,7 +167,7 @@ fn offline(args: &Args) -> anyhow::Result<()> {
         ..journal::Options::default()
     };
     let reader = writer.reader();
-    let mut live = Live::new(&reader, Predictor::default(), open("predictions", lazy)?)?;
+    let mut live = Live::new(&reader, Predictor::new(Floor::shipped()), open("predictions", lazy)?)?;
     let mut predictions = args.predictions.as_deref().map(create).transpose()?;
 
     let bar = spinner();

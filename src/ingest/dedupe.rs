@@ -68,7 +68,7 @@ impl Dedupe {
         let floor = reader
             .sessions()
             .into_iter()
-            .filter_map(|s| Some((s.session_key, s.last_time?)))
+            .filter_map(|s| Some((s.session_key, s.last?)))
             .collect();
         Dedupe {
             reader,

@@ -176,7 +176,20 @@ pub fn decode_document(kind: Kind, payload: &[u8], wire: Option<Wire>) -> Result
     }
 }
 
-fn with_key(record: Record, key: Option<WireKey<'_>>, id: Option<i64>) -> Result<Entry, Reject> {
+fn with_key(
+    mut record: Record,
+    key: Option<WireKey<'_>>,
+    id: Option<i64>,
+) -> Result<Entry, Reject> {
+    // Some feeds leave a meeting's own key to `_key`.
+    if let Record::Meeting(meeting) = &mut record
+        && meeting.meeting_key == 0
+    {
+        meeting.meeting_key = key
+            .as_ref()
+            .and_then(|WireKey(text)| text.parse().ok())
+            .ok_or_else(|| Reject::Mistyped("missing field `meeting_key`".to_owned()))?;
+    }
     let key = match key {
         Some(WireKey(text)) if text.len() > key::MAX_KEY_BYTES => {
             return Err(Reject::Oversized {

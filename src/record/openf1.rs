@@ -472,7 +472,8 @@ document! {
 document! {
     /// A race weekend or a test.
     pub struct Meeting {
-        #[serde(deserialize_with = "lenient::required")]
+        /// Where a source leaves it out, `_key` stands in for it (see [`super::codec`]).
+        #[serde(default, deserialize_with = "lenient::required")]
         pub meeting_key: i32,
         #[serde(default)]
         pub meeting_name: Option<String>,

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Subcommand;
-use serde_json::Value;
 
 pub mod journal;
 
@@ -12,7 +12,7 @@ pub mod journal;
 pub struct Args {
     #[command(subcommand)]
     what: What,
-    /// Write the figures as JSON.
+    /// Write the figures as JSON, on one line.
     #[arg(long, global = true)]
     json: bool,
     /// The recording to measure with.
@@ -24,4 +24,18 @@ pub struct Args {
 enum What {
     /// Bytes a row, recovery, scan.
     Journal,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let recording = args.recording.as_deref();
+    let figures = match args.what {
+        What::Journal => journal::run(recording.context("name a recording with --recording FILE")?)?,
+    };
+    if args.json {
+        println!("{figures}");
+    } else {
+        println!("{figures:#}");
+    }
+    Ok(())
 }

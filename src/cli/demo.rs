@@ -1,0 +1,179 @@
+//! `trackside demo`: broker, race, daemon and page in one process.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::broker;
+use super::simulate::{self, Bar, Paced};
+use crate::config::Config;
+use crate::daemon;
+use crate::ingest::mqtt::{self, Broker, Version};
+use crate::ingest::replay::{self, Pace};
+use crate::observability::{self, LogFormat};
+use crate::publish;
+use crate::simulator::circuit::{CIRCUITS, Circuit};
+use crate::simulator::{FrameOptions, Options, Simulator};
+
+/// Where the page is looked for first; a free port if it is taken.
+const PORT: u16 = 8040;
+
+/// Start everything on this machine: an embedded broker, a simulated race (or a recording), the
+/// daemon and the pit-wall page.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Play this recording instead of a simulated race.
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
+    /// How fast: a factor of real time, or `max`.
+    #[arg(long, value_name = "N|max", default_value = "5")]
+    speed: Pace,
+    /// Laps of the simulated race; the circuit's own by default.
+    #[arg(long, value_name = "N", conflicts_with = "recording")]
+    laps: Option<u16>,
+    /// The same seed gives the same race.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "recording")]
+    seed: u64,
+    /// Which circuit; see `trackside simulate --list-circuits`.
+    #[arg(long, value_name = "NAME", default_value = CIRCUITS[0].name, value_parser = simulate::circuit,
+          conflicts_with = "recording")]
+    circuit: &'static Circuit,
+    /// Adds high-rate frames, this many samples a second (50 to 1000).
+    #[arg(long, value_name = "HZ", conflicts_with = "recording")]
+    rate: Option<u32>,
+    /// Port of the page; by default 8040, or a free one if that is taken.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Keep the journals in this data directory instead of a temporary one.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Stop after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<u64>,
+    /// The log's level.
+    #[arg(long, default_value = "warn")]
+    log: String,
+}
+
+/// Runs it until the race is over and somebody presses Ctrl-C.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    observability::start_log(&args.log, LogFormat::Text)?;
+    let metrics = observability::start_metrics()?;
+    let temporary;
+    let data_dir = match &args.data {
+        Some(dir) => dir.clone(),
+        None => {
+            temporary = tempfile::tempdir().context("no temporary directory can be made")?;
+            temporary.path().to_owned()
+        }
+    };
+    let broker = Broker {
+        url: format!("mqtt://127.0.0.1:{}", broker::start(0)?),
+        version: Version::V4,
+        ..Broker::default()
+    };
+    let mut config = Config {
+        data_dir,
+        mqtt: vec![mqtt::Options {
+            name: "demo".to_owned(),
+            broker: broker.clone(),
+            ..mqtt::Options::default()
+        }],
+        ..Config::default()
+    };
+    config.publish.mqtt = Some(publish::mqtt::Options {
+        broker: broker.clone(),
+        ..publish::mqtt::Options::default()
+    });
+    config.api.listen = listen(args.port)?;
+    tokio::runtime::Runtime::new()
+        .context("the runtime cannot be started")?
+        .block_on(show(args, config, &broker, metrics))
+}
+
+fn listen(port: Option<u16>) -> anyhow::Result<SocketAddr> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match port {
+        Some(port) => Ok(at(port)),
+        None if TcpListener::bind(at(PORT)).is_ok() => Ok(at(PORT)),
+        None => Ok(at(0)),
+    }
+}
+
+async fn show(
+    args: &Args,
+    config: Config,
+    broker: &Broker,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let running = daemon::start(&config, metrics.clone()).await?;
+    tokio::spawn(observability::upkeep(metrics, stop.clone()));
+    println!("pit wall:  http://{}/", running.address());
+    println!("broker:    {}  (topics v1/# in, trackside/v1/# out)", broker.url);
+    println!("journal:   {}", config.data_dir.display());
+    println!("Ctrl-C ends it.");
+
+    running.connected().await;
+    let feed = tokio::spawn({
+        let (broker, stop) = (broker.clone(), stop.clone());
+        let recording = args.recording.clone();
+        let pace = args.speed;
+        let simulator = args
+            .recording
+            .is_none()
+            .then(|| Simulator::new(options(args)))
+            .transpose()?;
+        async move { feed(recording, simulator, pace, &broker, stop).await }
+    });
+    let enough = async {
+        match args.duration {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        () = enough => {}
+        fed = over(feed) => fed?,
+    }
+    stop.cancel();
+    running.stop().await
+}
+
+/// What was fed stays on the page when the race is over; only an error ends the demo.
+async fn over(feed: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    feed.await??;
+    println!("the race is over; the page stays until Ctrl-C");
+    std::future::pending().await
+}
+
+async fn feed(
+    recording: Option<PathBuf>,
+    simulator: Option<Simulator>,
+    pace: Pace,
+    broker: &Broker,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    if let Some(recording) = recording {
+        let options = replay::Options { pace, cbor: false };
+        replay::publish_mqtt(&recording, options, broker, &stop, &mut |_: replay::Progress| {}).await?;
+    }
+    if let Some(simulator) = simulator {
+        simulate::to_broker(Paced::start(simulator, pace, stop, Bar::hidden()), broker).await?;
+    }
+    Ok(())
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        laps: args.laps,
+        seed: args.seed,
+        start: Some(simulate::now()),
+        frames: args.rate.map(FrameOptions::at),
+        ..Options::new(args.circuit)
+    }
+}
