@@ -74,6 +74,9 @@ impl Query {
     }
 }
 
+/// A block, and the file that it stands in.
+type Found = (Arc<Handle>, Arc<BlockMeta>);
+
 /// The blocks that may match, in order, and the tail as it stood when the query began.
 struct Blocks {
     reader: Reader,
@@ -102,7 +105,7 @@ impl Blocks {
         }
     }
 
-    fn next(&mut self, query: &Query) -> Result<Option<(Arc<Handle>, Arc<BlockMeta>)>, Error> {
+    fn next(&mut self, query: &Query) -> Result<Option<Found>, Error> {
         loop {
             if let Some((handle, at)) = &mut self.open {
                 while let Some(meta) = handle.blocks.get(*at) {

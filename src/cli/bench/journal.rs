@@ -145,7 +145,8 @@ fn measure(recording: &Path, scratch: &Path) -> anyhow::Result<Value> {
     drop((reader, journal));
 
     let reader = Journal::open_read_only(&whole, &mut |_| {})?;
-    // Without leave to reset it, the peak is that of the whole run: too high, never too low.
+    // What filling the journal left in the allocator counts as idle here: the figure is what scanning
+    // adds to a process that has worked. Without leave to reset it, the peak is that of the whole run: too high, never too low.
     let _ = reset_peak();
     let idle = memory("VmRSS")?;
     let started = Instant::now();

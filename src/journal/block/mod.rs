@@ -600,18 +600,16 @@ impl<'a> Body<'a> {
             }
         }
         let mut entries = Vec::with_capacity(count);
-        let mut at = 0;
+        let mut ids = ids.into_iter().enumerate();
         for (kind, n) in self.runs {
             let group = &mut groups[kind as usize];
-            for at in at..at + n {
+            for (at, id) in ids.by_ref().take(n) {
                 let key = keys.next_if(|(k, _)| *k == at).map(|(_, key)| key);
                 if wanted.has(kind) {
                     let record = group.next().ok_or(Malformed("a group that ends early"))?;
-                    let id = ids[at];
                     entries.push((self.header.first_seq + at as u64, Entry { record, id, key }));
                 }
             }
-            at += n;
         }
         Ok(entries)
     }
