@@ -323,6 +323,7 @@ pub async fn to_zenoh(mut paced: Paced, network: &Network) -> anyhow::Result<()>
 /// Shows how far it has come.
 pub struct Bar {
     bar: ProgressBar,
+    quiet: bool,
     messages: u64,
     shown: Instant,
 }
@@ -334,6 +335,7 @@ impl Bar {
         let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
         Bar {
             bar: ProgressBar::new_spinner().with_style(style),
+            quiet: false,
             messages: 0,
             shown: Instant::now(),
         }
@@ -343,6 +345,7 @@ impl Bar {
     pub fn hidden() -> Bar {
         Bar {
             bar: ProgressBar::hidden(),
+            quiet: true,
             messages: 0,
             shown: Instant::now(),
         }
@@ -358,9 +361,8 @@ impl Bar {
     }
 
     fn finish(&self, what: &str) {
-        let hidden = self.bar.is_hidden() && std::env::var_os("CI").is_none();
         self.bar.finish_and_clear();
-        if !hidden {
+        if !self.quiet {
             println!("{} messages {what}", self.messages);
         }
     }
