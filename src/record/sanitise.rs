@@ -1,6 +1,6 @@
 //! The bounds of the possible. What lies outside is nulled and counted, never guessed at.
 
-use super::Record;
+use super::{Gap, OneOrEach, Record};
 
 /// How many fields of a record were nulled, and of which kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub const MAX_GEAR: i16 = 8;
 pub const MAX_DRS: i16 = 14;
 /// Longest plausible lap, sector or visit to the pits (s): a red flag may stop a race for hours.
 pub const MAX_DURATION_S: f64 = 14_400.0;
+/// Most points that anybody can have in a season.
+pub const MAX_POINTS: f64 = 10_000.0;
 /// Longest plausible race (laps).
 pub const MAX_LAP: u16 = 200;
 
@@ -26,6 +28,28 @@ fn keep<T: PartialOrd + Copy>(field: &mut Option<T>, low: T, high: T, nulled: &m
     {
         *field = None;
         nulled.0 += 1;
+    }
+}
+
+fn keep_each<T>(
+    field: &mut Option<OneOrEach<T>>,
+    possible: impl Fn(&T) -> bool,
+    nulled: &mut Nulled,
+) {
+    match field {
+        Some(OneOrEach::One(v)) if !possible(v) => {
+            *field = None;
+            nulled.0 += 1;
+        }
+        Some(OneOrEach::Each(values)) => {
+            for v in values {
+                if v.as_ref().is_some_and(|v| !possible(v)) {
+                    *v = None;
+                    nulled.0 += 1;
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -49,7 +73,7 @@ pub fn sanitise(record: &mut Record) -> Nulled {
         }
         Record::Interval(r) => {
             for gap in [&mut r.gap_to_leader, &mut r.interval] {
-                if let Some(super::Gap::Seconds(s)) = *gap
+                if let Some(Gap::Seconds(s)) = *gap
                     && !(-1.0..=MAX_DURATION_S).contains(&s)
                 {
                     *gap = None;
@@ -85,6 +109,25 @@ pub fn sanitise(record: &mut Record) -> Nulled {
             keep(&mut r.wind_speed, 0.0, 100.0, &mut n);
         }
         Record::StartingGrid(r) => keep(&mut r.lap_duration, 1.0, MAX_DURATION_S, &mut n),
+        // CBOR can carry NaN and infinities; a state that holds one is not equal to itself.
+        Record::SessionResult(r) => {
+            keep(&mut r.points, 0.0, MAX_POINTS, &mut n);
+            let time = |s: &f64| (0.0..=MAX_DURATION_S).contains(s);
+            keep_each(&mut r.duration, time, &mut n);
+            keep_each(
+                &mut r.gap_to_leader,
+                |g| g.seconds().is_none_or(|s| time(&s)),
+                &mut n,
+            );
+        }
+        Record::ChampionshipDriver(r) => {
+            keep(&mut r.points_start, 0.0, MAX_POINTS, &mut n);
+            keep(&mut r.points_current, 0.0, MAX_POINTS, &mut n);
+        }
+        Record::ChampionshipTeam(r) => {
+            keep(&mut r.points_start, 0.0, MAX_POINTS, &mut n);
+            keep(&mut r.points_current, 0.0, MAX_POINTS, &mut n);
+        }
         _ => {}
     }
     n

@@ -80,7 +80,7 @@ impl Draw {
 
     fn gap(&mut self) -> Gap {
         match self.0.random_bool(0.8) {
-            true => Gap::Seconds(self.decimal(-1.0, MAX_DURATION_S)),
+            true => Gap::Seconds(self.decimal(0.0, MAX_DURATION_S)),
             false => Gap::Laps(self.0.random()),
         }
     }
@@ -605,4 +605,28 @@ fn what_cannot_be_is_nulled_and_counted() {
         "date":"2024-03-02T15:02:42.5Z","x":0,"y":0,"z":0}"#;
     let decoded = decode("v1/location", &Bytes::from_static(lost)).unwrap();
     assert_eq!(decoded.nulled, Nulled(3));
+}
+
+/// JSON has no NaN, CBOR has: a record that held one would not be equal to itself.
+#[test]
+fn numbers_that_are_none_are_nulled() {
+    let mut result = Draw::seeded(1).record(Kind::SessionResult);
+    let mut team = Draw::seeded(1).record(Kind::ChampionshipTeam);
+    if let (Record::SessionResult(r), Record::ChampionshipTeam(t)) = (&mut result, &mut team) {
+        r.points = Some(f64::NAN);
+        r.duration = Some(OneOrEach::Each(vec![Some(f64::NAN), Some(90.5)]));
+        r.gap_to_leader = Some(OneOrEach::One(Gap::Seconds(f64::INFINITY)));
+        (t.points_start, t.points_current) = (Some(f64::NAN), Some(-1.0));
+    }
+    for (record, nulled) in [(result, 3), (team, 2)] {
+        let topic = openf1_topic(record.kind());
+        let read = decode(&topic, &payload(&record.into(), Wire::Cbor)).unwrap();
+        assert_eq!(read.nulled, Nulled(nulled));
+        let again = decode(&topic, &payload(&read.entry, Wire::Cbor)).unwrap();
+        assert_eq!(again.entry, read.entry);
+        if let Record::SessionResult(r) = again.entry.record {
+            assert_eq!(r.duration, Some(OneOrEach::Each(vec![None, Some(90.5)])));
+            assert_eq!((r.points, r.gap_to_leader), (None, None));
+        }
+    }
 }

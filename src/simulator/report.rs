@@ -78,8 +78,7 @@ impl Session {
                 is_cancelled: Some(false),
             })),
         );
-        for i in 0..self.cars.len() {
-            let e = &ENTRANTS[i];
+        for (i, e) in ENTRANTS.iter().take(self.cars.len()).enumerate() {
             let initial = e.first.chars().next().unwrap_or('X');
             let last = e.last.to_uppercase();
             let driver = Driver {

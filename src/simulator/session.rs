@@ -236,9 +236,8 @@ impl Session {
             Mark::Mini(k) => {
                 self.cars[i].pass(k, at);
                 self.judge_mini(i, k, at);
-                match self.track.sector_ending(k) {
-                    Some(sector @ (0 | 1)) => self.end_sector(i, sector, at),
-                    _ => {}
+                if let Some(sector @ (0 | 1)) = self.track.sector_ending(k) {
+                    self.end_sector(i, sector, at);
                 }
                 if self.is_race() {
                     self.tell_interval(i, k, at);

@@ -586,7 +586,8 @@ fn the_result_the_stints_and_the_pits_are_the_truths() {
             .map(|p| (p.driver_number, Some(p.lap)))
             .collect();
         let mut told = pits;
-        (told.sort_unstable(), true_pits.sort_unstable());
+        told.sort_unstable();
+        true_pits.sort_unstable();
         assert_eq!(told, true_pits);
     }
 }
