@@ -23,7 +23,7 @@ const KILLS: usize = 100;
 const MESSAGES_PER_KILL: usize = 300;
 /// Longest that the daemon lives after it is ready and fed.
 const LONGEST_LIFE: Duration = Duration::from_millis(80);
-/// The broker is restarted at every so manieth kill, and hangs at every so manieth.
+/// Kills from one restart of the broker to the next, and from one hang to the next.
 const KILLS_PER_BROKER_RESTART: usize = 17;
 const KILLS_PER_HANG: usize = 13;
 const HANG: Duration = Duration::from_millis(700);
