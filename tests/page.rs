@@ -34,6 +34,7 @@ fn the_page_shows_the_running_order() {
         &mqtt_source(&broker, "page"),
         READY_WITHIN,
     );
+    daemon.wait_connected(READY_WITHIN);
     let url = format!("http://{}/", daemon.address());
     // Opened before anything has happened, as on a morning in the garage.
     let mut browser = Browser::open(&scratch.join("browser"), &url);

@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 mod disk;
-mod mqtt;
 mod replay;
 #[path = "../support/mod.rs"]
 mod support;
@@ -221,7 +220,7 @@ fn record_toy(toy: Toy, folder: &Path, output: &Path) -> Trace {
             .unwrap();
         let mut ack = [0; 4];
         socket.read_exact(&mut ack).unwrap();
-        assert_eq!(ack, mqtt::puback_packet(id));
+        assert_eq!(ack, support::mqtt::puback_packet(id));
     }
     assert!(child.wait().unwrap().success(), "{toy:?} failed");
     read_trace(output)
@@ -339,6 +338,7 @@ fn a_power_cut_takes_nothing_that_the_daemon_acknowledged() {
     let daemon = Daemon::start_wrapped(&home, &sections, DAEMON_READY_WITHIN, |command| {
         (traced(&command, &output), true)
     });
+    daemon.wait_connected(DAEMON_READY_WITHIN);
     let publisher = Publisher::connect(&broker, "power-cut-publisher");
     for message in Recording::open(&path).take(DAEMON_MESSAGES) {
         publisher.publish(&message.topic, message.payload);

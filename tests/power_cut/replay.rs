@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::disk::{Disk, Inode};
-use crate::mqtt::Conversation;
+use crate::support::mqtt::Conversation;
 use crate::trace::{Call, Moment, Trace, bytes, descriptor};
 
 /// What is open behind a descriptor (shared by its duplicates).

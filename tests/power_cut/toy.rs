@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
-use crate::mqtt::{puback_packet, take_publishes};
+use crate::support::mqtt::{puback_packet, take_publishes};
 
 /// Entries in a file before the next is begun.
 const ENTRIES_PER_FILE: usize = 8;

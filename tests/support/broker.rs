@@ -71,15 +71,6 @@ impl Broker {
         self.port
     }
 
-    /// Where clients connect. By name with TLS, as the certificate says.
-    pub fn url(&self) -> String {
-        if self.options.tls {
-            format!("mqtts://localhost:{}", self.port)
-        } else {
-            format!("mqtt://127.0.0.1:{}", self.port)
-        }
-    }
-
     pub fn options(&self) -> &BrokerOptions {
         &self.options
     }

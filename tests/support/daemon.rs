@@ -16,9 +16,19 @@ pub fn trackside() -> Command {
 
 /// The `[[mqtt]]` section for a broker.
 pub fn mqtt_source(broker: &Broker, client_id: &str) -> String {
+    mqtt_source_at(broker, broker.port(), client_id)
+}
+
+/// As [`mqtt_source`], but by way of `port`, where something stands between the daemon and the broker.
+pub fn mqtt_source_at(broker: &Broker, port: u16, client_id: &str) -> String {
+    // By name with TLS, as the certificate says.
+    let host = if broker.options().tls {
+        "mqtts://localhost"
+    } else {
+        "mqtt://127.0.0.1"
+    };
     let mut text = format!(
-        "[[mqtt]]\nname = \"{client_id}\"\nurl = \"{}\"\nclient_id = \"{client_id}\"\n",
-        broker.url()
+        "[[mqtt]]\nname = \"{client_id}\"\nurl = \"{host}:{port}\"\nclient_id = \"{client_id}\"\n"
     );
     if let Some((user, password)) = &broker.options().login {
         writeln!(text, "username = \"{user}\"\npassword = \"{password}\"").expect("a String");
@@ -113,6 +123,16 @@ impl Daemon {
         let (status, body) = self.get(path).unwrap_or_else(|e| panic!("GET {path}: {e}"));
         assert_eq!(status, 200, "GET {path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("GET {path}: {e}: {body}"))
+    }
+
+    /// Waits until every source is connected and subscribed: what is published before that, no broker keeps
+    /// for a daemon that it has never seen.
+    pub fn wait_connected(&self, limit: Duration) {
+        wait_for("every source to be connected", limit, || {
+            let health = self.json("/health");
+            let sources = health["sources"].as_array()?;
+            (!sources.is_empty() && sources.iter().all(|s| s["state"] == "connected")).then_some(())
+        });
     }
 
     /// The sum over all labels of a metric; `None` while it does not exist.

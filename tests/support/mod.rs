@@ -17,15 +17,18 @@ mod broker;
 mod browser;
 mod daemon;
 mod http;
+pub mod mqtt;
 mod process;
+mod proxy;
 mod publisher;
 mod recording;
 
 pub use broker::{Broker, BrokerOptions};
 pub use browser::Browser;
-pub use daemon::{Daemon, mqtt_source, trackside};
+pub use daemon::{Daemon, mqtt_source, mqtt_source_at, trackside};
 pub use http::get;
 pub use process::Process;
+pub use proxy::Proxy;
 pub use publisher::{Publisher, publish_packet};
 pub use recording::{Recorded, Recording, data, version};
 

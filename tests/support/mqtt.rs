@@ -122,8 +122,8 @@ pub fn take_publishes(stream: &mut Vec<u8>) -> Vec<(u16, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::publish_packet;
     use super::*;
-    use crate::support::publish_packet;
 
     #[test]
     fn an_acknowledgement_is_matched_to_what_it_acknowledges_across_torn_packets() {
