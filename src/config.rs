@@ -150,12 +150,12 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
         let text = match path {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path).map_err(|source| {
-                ConfigError::Unreadable {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
                     path: path.to_owned(),
                     source,
-                }
-            })?,
+                })?
+            }
         };
         let environment = std::env::vars().filter(|(name, _)| name.starts_with(ENV_PREFIX));
         Config::from_parts(&text, environment).map_err(|e| match (e, path) {
@@ -260,10 +260,20 @@ impl Config {
         if let Some(Err(e)) = self.openf1.as_ref().map(openf1::Options::validate) {
             return refuse(format!("[openf1] {e}"));
         }
-        if let Some(Err(e)) = self.publish.mqtt.as_ref().map(publish::mqtt::Options::validate) {
+        if let Some(Err(e)) = self
+            .publish
+            .mqtt
+            .as_ref()
+            .map(publish::mqtt::Options::validate)
+        {
             return refuse(format!("[publish.mqtt] {e}"));
         }
-        if let Some(Err(e)) = self.publish.zenoh.as_ref().map(publish::zenoh::Options::validate) {
+        if let Some(Err(e)) = self
+            .publish
+            .zenoh
+            .as_ref()
+            .map(publish::zenoh::Options::validate)
+        {
             return refuse(format!("[publish.zenoh] {e}"));
         }
         Ok(self)
@@ -350,10 +360,20 @@ mod tests {
 
     #[test]
     fn a_wrong_value_names_what_was_found_and_what_is_allowed() {
-        let e = Config::from_toml("[commit]\nrecords = 0\n").unwrap_err().to_string();
-        assert!(e.contains("commit.records is 0") && e.contains("1 to 1000000"), "{e}");
-        let e = Config::from_toml("[log]\nformat = 'xml'\n").unwrap_err().to_string();
-        assert!(e.contains("xml") && e.contains("json") && e.contains("line 2"), "{e}");
+        let e = Config::from_toml("[commit]\nrecords = 0\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("commit.records is 0") && e.contains("1 to 1000000"),
+            "{e}"
+        );
+        let e = Config::from_toml("[log]\nformat = 'xml'\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("xml") && e.contains("json") && e.contains("line 2"),
+            "{e}"
+        );
     }
 
     #[test]
@@ -367,12 +387,18 @@ mod tests {
             ]),
         )
         .unwrap();
-        assert_eq!((c.commit.records, c.api.listen.port(), c.mqtt.len()), (20, 9000, 1));
+        assert_eq!(
+            (c.commit.records, c.api.listen.port(), c.mqtt.len()),
+            (20, 9000, 1)
+        );
 
         let e = Config::from_parts("", environment(&[("TRACKSIDE__COMMIT__RECORDS", "many")]))
             .unwrap_err()
             .to_string();
-        assert!(e.contains("TRACKSIDE__COMMIT__RECORDS") && e.contains("many"), "{e}");
+        assert!(
+            e.contains("TRACKSIDE__COMMIT__RECORDS") && e.contains("many"),
+            "{e}"
+        );
         let e = Config::from_parts("", environment(&[("TRACKSIDE__NONSENSE", "1")]))
             .unwrap_err()
             .to_string();

@@ -23,15 +23,15 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, Status};
 use crate::api;
+use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, Status};
 use crate::api::tower::Tower;
 use crate::config::Config;
 use crate::device::{Progress, Stage, readings};
 use crate::ingest::intake::{Gauge, Intake, QUEUE_MESSAGES};
-use crate::ingest::status::{SourceStatus, State};
 use crate::ingest::mqtt::outbox::Progress as Delivery;
 use crate::ingest::receipts::Receipts;
+use crate::ingest::status::{SourceStatus, State};
 use crate::ingest::writer::{Writer, WriterStatus};
 use crate::ingest::{mqtt, openf1, zenoh};
 use crate::journal::{self, Durability, Journal, Reader};
@@ -73,11 +73,8 @@ pub struct Running {
 pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Running> {
     let started = Instant::now();
     let runtime = Handle::current();
-    let (stop_sources, stop_fold, stop_outlets) = <(
-        CancellationToken,
-        CancellationToken,
-        CancellationToken,
-    )>::default();
+    let (stop_sources, stop_fold, stop_outlets) =
+        <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let progress = Progress::new();
 
     // The journals, and the two threads that live on them.
@@ -139,18 +136,20 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         receipts,
     };
     start_publishers(config, &publications, &stop_outlets, &mut outlets);
-    outlets.spawn(Watch {
-        started,
-        data_dir: config.data_dir.clone(),
-        reader,
-        intake: gauge,
-        writer: writer_status,
-        snapshots,
-        statuses,
-        progress: progress.clone(),
-        stopping: stop_sources.clone(),
-    }
-    .run(health, stop_outlets.clone()));
+    outlets.spawn(
+        Watch {
+            started,
+            data_dir: config.data_dir.clone(),
+            reader,
+            intake: gauge,
+            writer: writer_status,
+            snapshots,
+            statuses,
+            progress: progress.clone(),
+            stopping: stop_sources.clone(),
+        }
+        .run(health, stop_outlets.clone()),
+    );
 
     Ok(Running {
         address: server.address(),
@@ -241,7 +240,7 @@ fn open_journals(config: &Config) -> anyhow::Result<(Journal, Journal)> {
         Journal::open(&dir, options, &mut |p| {
             tracing::debug!(journal = name, done = p.done, of = p.of, "{}", p.what);
         })
-            .with_context(|| format!("the journal in {} cannot be opened", dir.display()))
+        .with_context(|| format!("the journal in {} cannot be opened", dir.display()))
     };
     let records = open("records", config.journal.clone())?;
     let predictions = open(
@@ -268,15 +267,30 @@ fn start_sources(
     };
     for options in &config.mqtt {
         let status = status(&options.name, "mqtt");
-        sources.spawn(mqtt::run(options.clone(), intake.clone(), status, stop.clone()));
+        sources.spawn(mqtt::run(
+            options.clone(),
+            intake.clone(),
+            status,
+            stop.clone(),
+        ));
     }
     if let Some(options) = &config.zenoh {
         let status = status("zenoh", "zenoh");
-        sources.spawn(zenoh::run(options.clone(), intake.clone(), status, stop.clone()));
+        sources.spawn(zenoh::run(
+            options.clone(),
+            intake.clone(),
+            status,
+            stop.clone(),
+        ));
     }
     if let Some(options) = &config.openf1 {
         let status = status("openf1", "openf1");
-        sources.spawn(openf1::run(options.clone(), intake.clone(), status, stop.clone()));
+        sources.spawn(openf1::run(
+            options.clone(),
+            intake.clone(),
+            status,
+            stop.clone(),
+        ));
     }
     statuses
 }
@@ -318,10 +332,20 @@ fn start_publishers(
     let progress = || watch::channel(Delivery::default()).0;
     if let Some(options) = config.publish.mqtt.clone() {
         let outlets = outlets.clone();
-        tasks.spawn(publish::mqtt::run(options, outlets, progress(), stop.clone()));
+        tasks.spawn(publish::mqtt::run(
+            options,
+            outlets,
+            progress(),
+            stop.clone(),
+        ));
     }
     if let Some(options) = config.publish.zenoh.clone() {
-        tasks.spawn(publish::zenoh::run(options, outlets, progress(), stop.clone()));
+        tasks.spawn(publish::zenoh::run(
+            options,
+            outlets,
+            progress(),
+            stop.clone(),
+        ));
     }
 }
 
@@ -450,9 +474,11 @@ fn record_scores(scores: &Scores) {
             serde_json::Value::Object(fields) => {
                 fields.iter().map(|(k, v)| (k.clone(), v)).collect()
             }
-            serde_json::Value::Array(items) => {
-                items.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect()
-            }
+            serde_json::Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(i, v)| (i.to_string(), v))
+                .collect(),
             serde_json::Value::Number(n) => {
                 let figure = path.trim_start_matches('.').to_owned();
                 gauge!("trackside_predict_score", "figure" => figure)

@@ -307,7 +307,10 @@ impl Live {
                 }
             };
             for skipped in &batch.skipped {
-                tracing::error!(?skipped, "records are left out of the state: the journal has them no more");
+                tracing::error!(
+                    ?skipped,
+                    "records are left out of the state: the journal has them no more"
+                );
             }
             if batch.entries.is_empty() && batch.next_seq() <= self.next {
                 if stale && handed_out.elapsed() >= SNAPSHOT_INTERVAL {

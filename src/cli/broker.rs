@@ -114,7 +114,10 @@ mod tests {
             AsyncClient::new(options, 16)
         };
         let (subscriber, mut incoming) = open("subscriber");
-        subscriber.subscribe("v1/#", QoS::AtLeastOnce).await.unwrap();
+        subscriber
+            .subscribe("v1/#", QoS::AtLeastOnce)
+            .await
+            .unwrap();
         let (publisher, mut outgoing) = open("publisher");
         tokio::spawn(async move { while outgoing.poll().await.is_ok() {} });
         let mut sizes = Vec::new();
@@ -124,7 +127,10 @@ mod tests {
                     Event::Incoming(Packet::SubAck(_)) => {
                         for size in [10, 1024 * 1024] {
                             let payload = vec![b'x'; size];
-                            publisher.publish("v1/laps", QoS::AtLeastOnce, false, payload).await.unwrap();
+                            publisher
+                                .publish("v1/laps", QoS::AtLeastOnce, false, payload)
+                                .await
+                                .unwrap();
                         }
                     }
                     Event::Incoming(Packet::Publish(p)) => sizes.push(p.payload.len()),

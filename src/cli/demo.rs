@@ -35,7 +35,12 @@ pub struct Args {
     #[arg(long, value_name = "N", conflicts_with = "recording")]
     laps: Option<u16>,
     /// The same seed gives the same race.
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "recording")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        conflicts_with = "recording"
+    )]
     seed: u64,
     /// Which circuit; see `trackside simulate --list-circuits`.
     #[arg(long, value_name = "NAME", default_value = CIRCUITS[0].name, value_parser = simulate::circuit,
@@ -113,7 +118,10 @@ async fn show(
     let running = daemon::start(&config, metrics.clone()).await?;
     tokio::spawn(observability::upkeep(metrics, stop.clone()));
     println!("pit wall:  http://{}/", running.address());
-    println!("broker:    {}  (topics v1/# in, trackside/v1/# out)", broker.url);
+    println!(
+        "broker:    {}  (topics v1/# in, trackside/v1/# out)",
+        broker.url
+    );
     println!("journal:   {}", config.data_dir.display());
     println!("Ctrl-C ends it.");
 
@@ -160,7 +168,14 @@ async fn feed(
 ) -> anyhow::Result<()> {
     if let Some(recording) = recording {
         let options = replay::Options { pace, cbor: false };
-        replay::publish_mqtt(&recording, options, broker, &stop, &mut |_: replay::Progress| {}).await?;
+        replay::publish_mqtt(
+            &recording,
+            options,
+            broker,
+            &stop,
+            &mut |_: replay::Progress| {},
+        )
+        .await?;
     }
     if let Some(simulator) = simulator {
         simulate::to_broker(Paced::start(simulator, pace, stop, Bar::hidden()), broker).await?;

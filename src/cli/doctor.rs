@@ -80,7 +80,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         for f in &findings {
-            println!("{} {:<14} {}", if f.ok { "ok " } else { "BAD" }, f.what, f.found);
+            println!(
+                "{} {:<14} {}",
+                if f.ok { "ok " } else { "BAD" },
+                f.what,
+                f.found
+            );
             if let Some(remedy) = &f.remedy {
                 println!("    {:<14} → {remedy}", "");
             }
@@ -88,7 +93,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("\n{}", serde_json::to_string_pretty(&readings)?);
     }
     let bad = findings.iter().filter(|f| !f.ok).count();
-    anyhow::ensure!(bad == 0, "{bad} of {} things need attention", findings.len());
+    anyhow::ensure!(
+        bad == 0,
+        "{bad} of {} things need attention",
+        findings.len()
+    );
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** the only room that prints. It holds no logic that another room could hold.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -65,7 +67,12 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "trackside", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "trackside",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     };

@@ -10,13 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::ingest::Message;
 use crate::ingest::mqtt::Broker;
 use crate::ingest::recording;
 use crate::ingest::replay::{self, Pace};
 use crate::ingest::tally::Tally;
 use crate::ingest::writer::{CommitOptions, Writer};
 use crate::ingest::zenoh::Network;
-use crate::ingest::Message;
 use crate::journal::{self, Journal};
 use crate::live::Live;
 use crate::predict::floor::Floor;
@@ -107,14 +107,18 @@ async fn publish(args: &Args) -> anyhow::Result<()> {
         summary.messages, summary.elapsed_s
     );
     if let Some(fault) = &summary.first_fault {
-        println!("{} lines were no messages; the first: {fault}", summary.skipped);
+        println!(
+            "{} lines were no messages; the first: {fault}",
+            summary.skipped
+        );
     }
     Ok(())
 }
 
 fn spinner() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {msg}");
-    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// What `--summary` writes.
@@ -167,7 +171,11 @@ fn offline(args: &Args) -> anyhow::Result<()> {
         ..journal::Options::default()
     };
     let reader = writer.reader();
-    let mut live = Live::new(&reader, Predictor::new(Floor::shipped()), open("predictions", lazy)?)?;
+    let mut live = Live::new(
+        &reader,
+        Predictor::new(Floor::shipped()),
+        open("predictions", lazy)?,
+    )?;
     let mut predictions = args.predictions.as_deref().map(create).transpose()?;
 
     let bar = spinner();
@@ -243,9 +251,14 @@ impl Schedule {
 
 fn print_result(live: &Live, tally: &Tally, skipped: u64) {
     let race = live.race();
-    println!("{:>3} {:>4} {:<4} {:>4}  status", "pos", "car", "name", "laps");
+    println!(
+        "{:>3} {:>4} {:<4} {:>4}  status",
+        "pos", "car", "name", "laps"
+    );
     for row in race.classification() {
-        let name = race.car(row.driver_number).map_or("", |c| c.acronym.as_str());
+        let name = race
+            .car(row.driver_number)
+            .map_or("", |c| c.acronym.as_str());
         println!(
             "{:>3} {:>4} {:<4} {:>4}  {}{}",
             row.position,

@@ -115,11 +115,19 @@ fn reload(args: &Args, level: &LevelHandle) {
 
 fn summary(running: &Running) -> String {
     let health = running.health.borrow();
-    let connected = health.sources.iter().filter(|s| s.state == State::Connected).count();
+    let connected = health
+        .sources
+        .iter()
+        .filter(|s| s.state == State::Connected)
+        .count();
     format!(
         "{} records on disk; {connected} of {} sources connected{}",
         health.journal.durable_seq,
         health.sources.len(),
-        health.why.first().map(|w| format!("; {w}")).unwrap_or_default()
+        health
+            .why
+            .first()
+            .map(|w| format!("; {w}"))
+            .unwrap_or_default()
     )
 }

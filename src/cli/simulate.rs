@@ -16,9 +16,7 @@ use crate::ingest::replay::Pace;
 use crate::ingest::zenoh::Network;
 use crate::record::Time;
 use crate::simulator::circuit::{CIRCUITS, Circuit};
-use crate::simulator::{
-    Emitted, FrameOptions, Options, Programme, Rain, SessionKind, Simulator,
-};
+use crate::simulator::{Emitted, FrameOptions, Options, Programme, Rain, SessionKind, Simulator};
 
 /// Messages that are simulated at a time, and batches that are simulated ahead of their time.
 const BATCH: usize = 256;
@@ -86,7 +84,12 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     start: Option<Time>,
     /// How fast to publish: a factor of real time, or `max`.
-    #[arg(long, value_name = "N|max", default_value = "1", conflicts_with = "out")]
+    #[arg(
+        long,
+        value_name = "N|max",
+        default_value = "1",
+        conflicts_with = "out"
+    )]
     speed: Pace,
     /// Write a recording; compressed if the name ends in .zst.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["mqtt", "zenoh"])]
@@ -145,7 +148,10 @@ pub fn now() -> Time {
 pub fn run(args: Args) -> anyhow::Result<()> {
     if args.list_circuits {
         for c in &CIRCUITS {
-            println!("{:<14} {}, {}: {} laps", c.name, c.location, c.country_name, c.laps);
+            println!(
+                "{:<14} {}, {}: {} laps",
+                c.name, c.location, c.country_name, c.laps
+            );
         }
         return Ok(());
     }
@@ -202,7 +208,12 @@ pub struct Paced {
 
 impl Paced {
     /// Simulates ahead, on a thread of its own, by a few thousand messages at most. Needs a runtime.
-    pub fn start(simulator: Simulator, pace: Pace, stop: CancellationToken, progress: Bar) -> Paced {
+    pub fn start(
+        simulator: Simulator,
+        pace: Pace,
+        stop: CancellationToken,
+        progress: Bar,
+    ) -> Paced {
         let (to, batches) = mpsc::channel(AHEAD);
         tokio::task::spawn_blocking(move || {
             let mut simulator = simulator;
@@ -214,7 +225,14 @@ impl Paced {
             }
         });
         let batch = Vec::new().into_iter();
-        Paced { batches, batch, pace, began: None, stop, progress }
+        Paced {
+            batches,
+            batch,
+            pace,
+            began: None,
+            stop,
+            progress,
+        }
     }
 
     /// The next message, when it is due; `None` at the end or when told to stop.
@@ -280,7 +298,10 @@ pub async fn to_broker(mut paced: Paced, broker: &Broker) -> anyhow::Result<()> 
         let why = end.last_refusal.or(end.last_error).unwrap_or_default();
         bail!("{}: {} messages refused: {why}", broker.url, end.refused);
     }
-    paced.progress.finish(&format!("to {}, {} acknowledged", broker.url, end.delivered));
+    paced.progress.finish(&format!(
+        "to {}, {} acknowledged",
+        broker.url, end.delivered
+    ));
     Ok(())
 }
 
@@ -302,16 +323,19 @@ pub async fn to_zenoh(mut paced: Paced, network: &Network) -> anyhow::Result<()>
 /// Shows how far it has come.
 pub struct Bar {
     bar: ProgressBar,
+    quiet: bool,
     messages: u64,
     shown: Instant,
 }
 
 impl Bar {
     pub fn new() -> Bar {
-        let style = ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {msg}");
+        let style =
+            ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
         Bar {
             bar: ProgressBar::new_spinner().with_style(style),
+            quiet: false,
             messages: 0,
             shown: Instant::now(),
         }
@@ -319,7 +343,12 @@ impl Bar {
 
     /// One that shows nothing.
     pub fn hidden() -> Bar {
-        Bar { bar: ProgressBar::hidden(), messages: 0, shown: Instant::now() }
+        Bar {
+            bar: ProgressBar::hidden(),
+            quiet: true,
+            messages: 0,
+            shown: Instant::now(),
+        }
     }
 
     fn count(&mut self, at: Time) {
@@ -332,9 +361,8 @@ impl Bar {
     }
 
     fn finish(&self, what: &str) {
-        let hidden = self.bar.is_hidden() && std::env::var_os("CI").is_none();
         self.bar.finish_and_clear();
-        if !hidden {
+        if !self.quiet {
             println!("{} messages {what}", self.messages);
         }
     }

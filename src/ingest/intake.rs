@@ -119,7 +119,10 @@ impl Intake {
             false
         } else {
             match Arc::clone(&self.room).try_acquire_many_owned(cost(&message)) {
-                Ok(room) => match self.queue.try_send(Queued { message, _room: room }) {
+                Ok(room) => match self.queue.try_send(Queued {
+                    message,
+                    _room: room,
+                }) {
                     Ok(()) => true,
                     Err(mpsc::error::TrySendError::Full(_)) => false,
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(Closed),
@@ -156,7 +159,10 @@ pub struct Gauge {
 impl Gauge {
     /// 0 to 1: the fuller of messages and bytes.
     pub fn fill(&self) -> f64 {
-        let free = self.queue.upgrade().map_or(QUEUE_MESSAGES, |q| q.capacity());
+        let free = self
+            .queue
+            .upgrade()
+            .map_or(QUEUE_MESSAGES, |q| q.capacity());
         let messages = 1.0 - free as f64 / QUEUE_MESSAGES as f64;
         let bytes = 1.0 - self.room.available_permits() as f64 / QUEUE_BYTES as f64;
         messages.max(bytes)

@@ -253,7 +253,10 @@ async fn trouble(progress: &mut watch::Receiver<outbox::Progress>) -> String {
         }
         let back = progress.wait_for(|p| p.connected || p.rejected);
         // The borrow that comes with the answer must not live on while we wait.
-        match tokio::time::timeout(UNREACHABLE, back).await.map(|p| p.is_ok()) {
+        match tokio::time::timeout(UNREACHABLE, back)
+            .await
+            .map(|p| p.is_ok())
+        {
             Ok(true) => {}
             Ok(false) => std::future::pending::<()>().await,
             Err(_) => return format!("out of reach for {UNREACHABLE:?}; the last error: {error}"),

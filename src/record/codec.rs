@@ -29,7 +29,9 @@ pub enum Wire {
 /// Why a message was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    #[error("no collection has the topic; expected v1/<collection> or {FRAMES_PREFIX}<session>/<car>")]
+    #[error(
+        "no collection has the topic; expected v1/<collection> or {FRAMES_PREFIX}<session>/<car>"
+    )]
     UnknownTopic,
     #[error("{bytes} bytes; at most {limit} are read")]
     Oversized { bytes: usize, limit: usize },

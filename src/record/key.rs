@@ -82,10 +82,20 @@ fn write_key(w: &mut impl Write, record: &Record) -> fmt::Result {
         Record::TeamRadio(r) => write!(w, "{}_{}", r.date.millis(), r.driver_number),
         Record::Lap(r) => write!(w, "{}_{}_{}", r.session_key, r.lap_number, r.driver_number),
         Record::Pit(r) => {
-            write!(w, "{}_{}_{}", r.session_key, OrNone(r.lap_number), r.driver_number)
+            write!(
+                w,
+                "{}_{}_{}",
+                r.session_key,
+                OrNone(r.lap_number),
+                r.driver_number
+            )
         }
         Record::Stint(r) => {
-            write!(w, "{}_{}_{}", r.session_key, r.stint_number, r.driver_number)
+            write!(
+                w,
+                "{}_{}_{}",
+                r.session_key, r.stint_number, r.driver_number
+            )
         }
         Record::Weather(r) => write!(w, "{}", r.date.millis()),
         Record::RaceControl(r) => write!(

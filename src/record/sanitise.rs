@@ -95,7 +95,11 @@ pub fn sanitise(record: &mut Record) -> Nulled {
             }
         }
         Record::Pit(r) => {
-            for d in [&mut r.lane_duration, &mut r.stop_duration, &mut r.pit_duration] {
+            for d in [
+                &mut r.lane_duration,
+                &mut r.stop_duration,
+                &mut r.pit_duration,
+            ] {
                 keep(d, 0.0, MAX_DURATION_S, &mut n);
             }
         }
@@ -158,9 +162,10 @@ pub(super) fn absurd(record: &Record) -> Option<(&'static str, String)> {
         Record::Position(r) if !(1..=99).contains(&r.position) => {
             Some(("position", r.position.to_string()))
         }
-        r if r.session_key().is_some_and(|k| k < 0) => {
-            Some(("session_key", r.session_key().unwrap_or_default().to_string()))
-        }
+        r if r.session_key().is_some_and(|k| k < 0) => Some((
+            "session_key",
+            r.session_key().unwrap_or_default().to_string(),
+        )),
         _ => None,
     }
 }

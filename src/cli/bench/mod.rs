@@ -30,7 +30,9 @@ enum What {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let recording = args.recording.as_deref();
     let figures = match args.what {
-        What::Journal => journal::run(recording.context("name a recording with --recording FILE")?)?,
+        What::Journal => {
+            journal::run(recording.context("name a recording with --recording FILE")?)?
+        }
     };
     if args.json {
         println!("{figures}");
