@@ -149,7 +149,7 @@ impl Live {
                         seq,
                         at: self.race.clock,
                         session_key: self.race.session.key.unwrap_or_default(),
-                        event: event.clone(),
+                        event: *event,
                     });
                 }
             }

@@ -1,5 +1,6 @@
 //! Publishers against a real mosquitto and a real Zenoh session, with a source as the subscriber.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,6 +63,7 @@ impl Bench {
             state: states,
             health: healths,
             alerts: all_alerts,
+            receipts: Arc::default(),
         };
         Bench {
             journal,
