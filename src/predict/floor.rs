@@ -106,8 +106,8 @@ pub struct Pit {
     pub cross_edges: Vec<f64>,
     /// From this probability on, "within two laps" counts as a yes: the best F1 on 2022–2023.
     pub yes: f64,
-    /// Probability of the compound taken, by [two-compound rule open][laps left < .35, < .6, more of
-    /// the race][from].
+    /// Probability of the compound taken, by two-compound rule open, then laps left (< .35, < .6, more of
+    /// the race), then the compound that it was on.
     pub next: [[[[f64; 5]; 5]; 3]; 2],
 }
 
