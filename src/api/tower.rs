@@ -292,8 +292,7 @@ fn row(car: &Car, session: &Bests, snapshot: &Snapshot) -> Row {
         }),
         tyre: tyre(car),
         stops: car.pits.iter().filter(|visit| !visit.under_red).count(),
-        // A penalty served may leave a negative zero.
-        penalty_s: car.penalty_s + 0.0,
+        penalty_s: car.penalty_s,
         speed_kmh: car.speed_kmh,
         next_lap: snapshot.laptime.get(&driver).map(next_lap),
         finish: finish.map(|f| Finish {

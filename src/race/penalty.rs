@@ -312,7 +312,8 @@ impl Race {
                 .penalties
                 .iter()
                 .filter(|p| p.driver_number == car.driver_number && !p.served);
-            car.penalty_s = owed.map(|p| f64::from(p.seconds())).sum();
+            // The sum of nothing is −0.
+            car.penalty_s = owed.map(|p| f64::from(p.seconds())).sum::<f64>() + 0.0;
         }
     }
 }

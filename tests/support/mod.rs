@@ -18,19 +18,23 @@ mod browser;
 mod daemon;
 mod http;
 pub mod mqtt;
+mod official;
 mod process;
 mod proxy;
 mod publisher;
 mod recording;
+mod subscriber;
 
 pub use broker::{Broker, BrokerOptions};
 pub use browser::Browser;
 pub use daemon::{Daemon, mqtt_source, mqtt_source_at, trackside};
 pub use http::get;
+pub use official::{Classified, Count, Official, Stint, Stop};
 pub use process::Process;
 pub use proxy::Proxy;
 pub use publisher::{Publisher, publish_packet};
 pub use recording::{Recorded, Recording, data, version};
+pub use subscriber::{Heard, Subscriber};
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
