@@ -160,8 +160,8 @@ impl Writer {
         self.close()
     }
 
-    /// Decodes, judges and queues one message for the next commit.
-    pub fn absorb(&mut self, message: &mut Message) {
+    /// Decodes, judges and queues one message for the next commit; whether the journal will get it.
+    pub fn absorb(&mut self, message: &mut Message) -> bool {
         self.acks.extend(message.ack.take());
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let topic = tally.topic(&message.topic);
@@ -174,13 +174,19 @@ impl Writer {
                 counter!("trackside_ingest_rejected_total", "reason" => reason).increment(1);
                 let (topic, payload) = (&message.topic, &message.payload);
                 self.rejected.rejected(reason, topic, payload, &reject);
-                return;
+                return false;
             }
         };
         topic.nulled += u64::from(decoded.nulled.0);
         match self.dedupe.judge(&decoded.entry) {
-            Ok(Verdict::Duplicate) => topic.duplicates += 1,
-            Ok(Verdict::Superseded) => topic.superseded += 1,
+            Ok(Verdict::Duplicate) => {
+                topic.duplicates += 1;
+                false
+            }
+            Ok(Verdict::Superseded) => {
+                topic.superseded += 1;
+                false
+            }
             verdict => {
                 // If the journal cannot say whether it holds the record, keeping it twice is the
                 // lesser evil: the state takes the newest version anyhow.
@@ -192,6 +198,7 @@ impl Writer {
                 self.note_session(&decoded.entry.record);
                 self.pending.push(decoded.entry);
                 self.received.push(message.received);
+                true
             }
         }
     }
