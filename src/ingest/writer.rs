@@ -32,7 +32,8 @@ const COMMIT_RETRY: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommitOptions {
-    /// A commit closes at this many messages …
+    /// A commit closes at this many messages: fewer than a source may have out, or it would wait for
+    /// messages that the broker holds back until this very commit is acknowledged …
     pub records: usize,
     /// … or this long after its first one (ms), whichever is first.
     pub interval_ms: u64,
@@ -41,7 +42,7 @@ pub struct CommitOptions {
 impl Default for CommitOptions {
     fn default() -> Self {
         CommitOptions {
-            records: 8_192,
+            records: 4_096,
             interval_ms: 5,
         }
     }
