@@ -32,7 +32,8 @@ const COMMIT_RETRY: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommitOptions {
-    /// A commit closes at this many messages …
+    /// A commit closes at this many messages: fewer than a source may have out, or it would wait for
+    /// messages that the broker holds back until this very commit is acknowledged …
     pub records: usize,
     /// … or this long after its first one (ms), whichever is first.
     pub interval_ms: u64,
@@ -41,7 +42,7 @@ pub struct CommitOptions {
 impl Default for CommitOptions {
     fn default() -> Self {
         CommitOptions {
-            records: 8_192,
+            records: 4_096,
             interval_ms: 5,
         }
     }
@@ -160,8 +161,8 @@ impl Writer {
         self.close()
     }
 
-    /// Decodes, judges and queues one message for the next commit.
-    pub fn absorb(&mut self, message: &mut Message) {
+    /// Decodes, judges and queues one message for the next commit; whether the journal will get it.
+    pub fn absorb(&mut self, message: &mut Message) -> bool {
         self.acks.extend(message.ack.take());
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let topic = tally.topic(&message.topic);
@@ -174,13 +175,19 @@ impl Writer {
                 counter!("trackside_ingest_rejected_total", "reason" => reason).increment(1);
                 let (topic, payload) = (&message.topic, &message.payload);
                 self.rejected.rejected(reason, topic, payload, &reject);
-                return;
+                return false;
             }
         };
         topic.nulled += u64::from(decoded.nulled.0);
         match self.dedupe.judge(&decoded.entry) {
-            Ok(Verdict::Duplicate) => topic.duplicates += 1,
-            Ok(Verdict::Superseded) => topic.superseded += 1,
+            Ok(Verdict::Duplicate) => {
+                topic.duplicates += 1;
+                false
+            }
+            Ok(Verdict::Superseded) => {
+                topic.superseded += 1;
+                false
+            }
             verdict => {
                 // If the journal cannot say whether it holds the record, keeping it twice is the
                 // lesser evil: the state takes the newest version anyhow.
@@ -192,6 +199,7 @@ impl Writer {
                 self.note_session(&decoded.entry.record);
                 self.pending.push(decoded.entry);
                 self.received.push(message.received);
+                true
             }
         }
     }

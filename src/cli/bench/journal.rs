@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::memory_of;
 use crate::journal::{Journal, MAX_BATCH, Options, Query};
 use crate::record::{Entry, Kind, decode};
 
@@ -45,17 +46,6 @@ fn read_recording(
         line.clear();
     }
     Ok(())
-}
-
-/// `VmRSS` or `VmHWM` (bytes).
-fn memory(field: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))
-        .with_context(|| format!("no {field} in /proc/self/status"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024)
 }
 
 /// Forgets the highest resident set so far.
@@ -148,14 +138,14 @@ fn measure(recording: &Path, scratch: &Path) -> anyhow::Result<Value> {
     // What filling the journal left in the allocator counts as idle here: the figure is what scanning
     // adds to a process that has worked. Without leave to reset it, the peak is that of the whole run: too high, never too low.
     let _ = reset_peak();
-    let idle = memory("VmRSS")?;
+    let idle = memory_of("self", "VmRSS")?;
     let started = Instant::now();
     let mut fastest = i16::MIN;
     let rows = reader.car_data(&Query::default(), &mut |columns| {
         fastest = columns.speed.values.iter().copied().fold(fastest, i16::max);
     })?;
     let scan_s = started.elapsed().as_secs_f64();
-    let over_idle = memory("VmHWM")?.saturating_sub(idle);
+    let over_idle = memory_of("self", "VmHWM")?.saturating_sub(idle);
     Ok(json!({
         "journal": {
             "bytes_per_row": {

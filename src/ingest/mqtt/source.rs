@@ -66,7 +66,8 @@ pub struct Options {
     /// How long the broker keeps messages for us while we are away (s; MQTT 5; 3.1.1 brokers have
     /// their own limit).
     pub session_expiry_s: u32,
-    /// Most messages that the broker may have out to us unacknowledged (MQTT 5; with 3.1.1 it is the
+    /// Most messages that the broker may have out to us unacknowledged: several commits' worth, so
+    /// that more arrives while one is on its way to the disk (MQTT 5; with 3.1.1 it is the
     /// broker's setting, often 20, which makes group commits small). Many brokers have a limit of
     /// their own as well: mosquitto's is `max_inflight_messages`.
     pub receive_maximum: u16,
@@ -81,7 +82,7 @@ impl Default for Options {
             qos: 1,
             clean_session: false,
             session_expiry_s: 24 * 3600,
-            receive_maximum: 4096,
+            receive_maximum: 16_384,
         }
     }
 }
