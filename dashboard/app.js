@@ -121,13 +121,19 @@ function makeRow() {
   row.car = make("th", "car", [row.n, row.name]);
   row.car.scope = "row";
   row.next.append(row.p50, row.band);
+  row.tyre = make("td", "", [make("span", "tyre", [row.dot, row.age])]);
+  row.winCell = make("td", "left opt-1", [row.win.node]);
+  const named = {
+    position: row.pos, car: row.car, gap: row.gap, last: row.last, tyre: row.tyre,
+    next: row.next, win: row.winCell, pit: row.pit5,
+  };
+  for (const [name, node] of Object.entries(named)) data(node, "cell", name);
   row.node.append(
     row.pos, row.moved, row.car, row.gap, row.interval, row.last, row.best, ...row.sectors,
-    make("td", "", [make("span", "tyre", [row.dot, row.age])]),
-    row.stops,
+    row.tyre, row.stops,
     make("td", "left opt-1 status", [row.state, " ", row.penalty]),
     row.next, row.finish,
-    make("td", "left opt-1", [row.win.node]),
+    row.winCell,
     make("td", "left opt-1", [row.podium.node]),
     row.pit2, row.pit5,
   );

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
 
 use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
 use crate::journal;
@@ -186,11 +187,11 @@ impl Config {
         environment.sort();
         let from_file = toml::from_str::<Config>(text);
         if environment.is_empty() {
-            return from_file.map_err(refused)?.checked();
+            return from_file.map_err(refused)?.checked(text, &environment);
         }
         let mut table = toml::from_str::<toml::Table>(text).map_err(refused)?;
         let mut config = from_file;
-        for (name, value) in environment {
+        for (name, value) in &environment {
             let refuse = |why: String| ConfigError::Environment {
                 name: name.clone(),
                 value: value.clone(),
@@ -200,7 +201,7 @@ impl Config {
                 .split("__")
                 .map(str::to_ascii_lowercase)
                 .collect();
-            set(&mut table, &path, parse_value(&value)).map_err(refuse)?;
+            set(&mut table, &path, parse_value(value)).map_err(refuse)?;
             let refuse = |why: String| ConfigError::Environment {
                 name: name.clone(),
                 value: value.clone(),
@@ -214,70 +215,135 @@ impl Config {
                 (Err(_), Err(e)) => Err(e),
             };
         }
-        config.map_err(refused)?.checked()
+        config.map_err(refused)?.checked(text, &environment)
     }
 
-    fn checked(self) -> Result<Config, ConfigError> {
-        let refuse = |why: String| Err(ConfigError::Refused(why));
+    /// Whether every value is one that the rooms take.
+    fn check(&self) -> Result<(), Wrong> {
         if self.data_dir.as_os_str().is_empty() {
-            return refuse("data_dir is empty; give a folder such as /var/lib/trackside".into());
+            let why = "data_dir is empty; give a folder such as /var/lib/trackside";
+            return Err(Wrong::at(&["data_dir"], why));
         }
         if self.mqtt.len() > MAX_MQTT_SOURCES {
-            return refuse(format!(
-                "{} [[mqtt]] sources; at most {MAX_MQTT_SOURCES} are allowed",
-                self.mqtt.len()
-            ));
+            let sources = self.mqtt.len();
+            let why = format!("{sources} [[mqtt]] sources; at most {MAX_MQTT_SOURCES} are allowed");
+            return Err(Wrong::at(&["mqtt"], why));
         }
         if self.channels.len() > MAX_CHANNELS {
-            return refuse(format!(
-                "{} [channels]; at most {MAX_CHANNELS} are allowed",
-                self.channels.len()
-            ));
+            let channels = self.channels.len();
+            let why = format!("{channels} [channels]; at most {MAX_CHANNELS} are allowed");
+            return Err(Wrong::at(&["channels"], why));
         }
         if !(1..=1_000_000).contains(&self.commit.records) {
-            return refuse(format!(
-                "commit.records is {}; allowed: 1 to 1000000",
-                self.commit.records
-            ));
+            let records = self.commit.records;
+            let why = format!("commit.records is {records}; allowed: 1 to 1000000");
+            return Err(Wrong::at(&["commit", "records"], why));
         }
         if self.commit.interval_ms > 1_000 {
-            return refuse(format!(
-                "commit.interval_ms is {}; allowed: 0 to 1000",
-                self.commit.interval_ms
-            ));
+            let interval = self.commit.interval_ms;
+            let why = format!("commit.interval_ms is {interval}; allowed: 0 to 1000");
+            return Err(Wrong::at(&["commit", "interval_ms"], why));
         }
-        if let Err(e) = observability::filter(&self.log.level) {
-            return refuse(format!("[log] {e}"));
-        }
+        observability::filter(&self.log.level)
+            .map_err(|e| Wrong::at(&["log", "level"], format!("[log] {e}")))?;
         for (i, source) in self.mqtt.iter().enumerate() {
-            if let Err(e) = source.validate() {
-                return refuse(format!("[[mqtt]] number {}: {e}", i + 1));
-            }
+            let (number, index) = (i + 1, i.to_string());
+            source.validate().map_err(|e| {
+                Wrong::within(&["mqtt", &index], &format!("[[mqtt]] number {number}"), e)
+            })?;
         }
-        if let Some(Err(e)) = self.zenoh.as_ref().map(zenoh::Options::validate) {
-            return refuse(format!("[zenoh] {e}"));
+        if let Some(options) = &self.zenoh {
+            let wrong = |e| Wrong::within(&["zenoh"], "[zenoh]", e);
+            options.validate().map_err(wrong)?;
         }
-        if let Some(Err(e)) = self.openf1.as_ref().map(openf1::Options::validate) {
-            return refuse(format!("[openf1] {e}"));
+        if let Some(options) = &self.openf1 {
+            let wrong = |e| Wrong::within(&["openf1"], "[openf1]", e);
+            options.validate().map_err(wrong)?;
         }
-        if let Some(Err(e)) = self
-            .publish
-            .mqtt
-            .as_ref()
-            .map(publish::mqtt::Options::validate)
-        {
-            return refuse(format!("[publish.mqtt] {e}"));
+        if let Some(options) = &self.publish.mqtt {
+            let wrong = |e| Wrong::within(&["publish", "mqtt"], "[publish.mqtt]", e);
+            options.validate().map_err(wrong)?;
         }
-        if let Some(Err(e)) = self
-            .publish
-            .zenoh
-            .as_ref()
-            .map(publish::zenoh::Options::validate)
-        {
-            return refuse(format!("[publish.zenoh] {e}"));
+        if let Some(options) = &self.publish.zenoh {
+            let wrong = |e| Wrong::within(&["publish", "zenoh"], "[publish.zenoh]", e);
+            options.validate().map_err(wrong)?;
         }
-        Ok(self)
+        Ok(())
     }
+
+    /// The same configuration if it is valid; `text` and `environment` are what it was read from.
+    fn checked(self, text: &str, environment: &[(String, String)]) -> Result<Config, ConfigError> {
+        let Err(wrong) = self.check() else {
+            return Ok(self);
+        };
+        let variable = format!("{ENV_PREFIX}{}", wrong.path.join("__").to_ascii_uppercase());
+        if let Some((name, value)) = environment.iter().find(|(name, _)| *name == variable) {
+            return Err(ConfigError::Environment {
+                name: name.clone(),
+                value: value.clone(),
+                why: wrong.why,
+            });
+        }
+        Err(ConfigError::Refused(match line_of(text, &wrong.path) {
+            Some(line) => format!("line {line}: {}", wrong.why),
+            None => wrong.why,
+        }))
+    }
+}
+
+/// A value that is of the right type and yet not allowed.
+struct Wrong {
+    /// Its key, from the top; a number counts within a list.
+    path: Vec<String>,
+    why: String,
+}
+
+impl Wrong {
+    fn at(path: &[&str], why: impl Into<String>) -> Wrong {
+        Wrong {
+            path: path.iter().map(|part| (*part).to_owned()).collect(),
+            why: why.into(),
+        }
+    }
+
+    /// What a room said about its section. Its message begins with the key that is meant.
+    fn within(section: &[&str], name: &str, error: impl std::fmt::Display) -> Wrong {
+        let said = error.to_string();
+        let key = said
+            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .next();
+        let path = [section, key.as_slice()].concat();
+        Wrong::at(&path, format!("{name} {said}"))
+    }
+}
+
+/// The line, counted from 1, where `text` gives `path`, or as much of it as it does give.
+fn line_of(text: &str, path: &[String]) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let (mut table, mut found) = (root.get_ref(), None);
+    let mut parts = path.iter();
+    while let Some(part) = parts.next() {
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == part) else {
+            break;
+        };
+        let mut at = key.span();
+        let mut inner = value.get_ref();
+        if let (Some(list), Some(Ok(index))) = (
+            inner.as_array(),
+            parts.clone().next().map(|p| p.parse::<usize>()),
+        ) && let Some(element) = list.get(index)
+        {
+            parts.next();
+            at = element.span();
+            inner = element.get_ref();
+        }
+        found = Some(at.start);
+        match inner.as_table() {
+            Some(deeper) => table = deeper,
+            None => break,
+        }
+    }
+    Some(text.get(..found?)?.matches('\n').count() + 1)
 }
 
 fn refused(error: toml::de::Error) -> ConfigError {
@@ -363,15 +429,40 @@ mod tests {
         let e = Config::from_toml("[commit]\nrecords = 0\n")
             .unwrap_err()
             .to_string();
-        assert!(
-            e.contains("commit.records is 0") && e.contains("1 to 1000000"),
-            "{e}"
-        );
+        for part in ["line 2: ", "commit.records is 0", "1 to 1000000"] {
+            assert!(e.contains(part), "{part:?} is missing in: {e}");
+        }
         let e = Config::from_toml("[log]\nformat = 'xml'\n")
             .unwrap_err()
             .to_string();
         assert!(
             e.contains("xml") && e.contains("json") && e.contains("line 2"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn the_line_of_a_value_is_found_in_lists_and_sections_and_left_out_where_there_is_none() {
+        let two = "data_dir = '/tmp'\n[[mqtt]]\nname = 'a'\nurl = 'mqtt://a'\n\n\
+                   [[mqtt]]\nname = 'b'\nurl = 'http://b'\n";
+        let e = Config::from_toml(two).unwrap_err().to_string();
+        assert!(
+            e.starts_with("line 8: [[mqtt]] number 2 url = \"http://b\""),
+            "{e}"
+        );
+        let e = Config::from_toml("[publish.mqtt]\nurl = 'mqtt://a'\nprefix = 'a/#'\n")
+            .unwrap_err()
+            .to_string();
+        assert!(e.starts_with("line 3: [publish.mqtt] prefix"), "{e}");
+        // A value that came from the environment is not where the file has the key.
+        let e = Config::from_parts(
+            "[commit]\nrecords = 5\n",
+            environment(&[("TRACKSIDE__COMMIT__RECORDS", "0")]),
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            e.contains("TRACKSIDE__COMMIT__RECORDS") && !e.contains("line"),
             "{e}"
         );
     }

@@ -2,13 +2,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::broker;
 use super::simulate::{self, Bar, Paced};
+use crate::api::health::Health;
 use crate::config::Config;
 use crate::daemon;
 use crate::ingest::mqtt::{self, Broker, Version};
@@ -18,8 +22,17 @@ use crate::publish;
 use crate::simulator::circuit::{CIRCUITS, Circuit};
 use crate::simulator::{FrameOptions, Options, Simulator};
 
-/// Where the page is looked for first; a free port if it is taken.
+/// Where the page is looked for first; the next free port if that is taken.
 const PORT: u16 = 8040;
+/// Ports from there on that are tried before any free one is taken.
+const PORTS: u16 = 20;
+/// Messages that the feed may be ahead of the daemon. The embedded broker drops what a subscriber
+/// takes too late; this many it holds with ease.
+const AHEAD: u64 = 40_000;
+/// How often the feed looks whether the daemon has come closer, and how long it waits at most for a
+/// daemon that takes nothing at all.
+const LOOK: Duration = Duration::from_millis(20);
+const STALLED: Duration = Duration::from_secs(10);
 
 /// Start everything on this machine: an embedded broker, a simulated race (or a recording), the
 /// daemon and the pit-wall page.
@@ -49,7 +62,7 @@ pub struct Args {
     /// Adds high-rate frames, this many samples a second (50 to 1000).
     #[arg(long, value_name = "HZ", conflicts_with = "recording")]
     rate: Option<u32>,
-    /// Port of the page; by default 8040, or a free one if that is taken.
+    /// Port of the page; by default 8040, or the next free one.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// Keep the journals in this data directory instead of a temporary one.
@@ -59,7 +72,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     duration: Option<u64>,
     /// The log's level.
-    #[arg(long, default_value = "warn")]
+    // The broker's own words are about its connections and tell a spectator nothing.
+    #[arg(long, default_value = "warn,rumqttd=off")]
     log: String,
 }
 
@@ -103,8 +117,10 @@ fn listen(port: Option<u16>) -> anyhow::Result<SocketAddr> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match port {
         Some(port) => Ok(at(port)),
-        None if TcpListener::bind(at(PORT)).is_ok() => Ok(at(PORT)),
-        None => Ok(at(0)),
+        None => Ok((PORT..PORT + PORTS)
+            .map(at)
+            .find(|address| TcpListener::bind(address).is_ok())
+            .unwrap_or(at(0))),
     }
 }
 
@@ -125,31 +141,43 @@ async fn show(
     println!("journal:   {}", config.data_dir.display());
     println!("Ctrl-C ends it.");
 
-    running.connected().await;
-    let feed = tokio::spawn({
-        let (broker, stop) = (broker.clone(), stop.clone());
-        let recording = args.recording.clone();
-        let pace = args.speed;
-        let simulator = args
-            .recording
-            .is_none()
-            .then(|| Simulator::new(options(args)))
-            .transpose()?;
-        async move { feed(recording, simulator, pace, &broker, stop).await }
-    });
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // A terminal that is closed must not leave the temporary journals behind.
+    let mut hangup = signal(SignalKind::hangup())?;
     let enough = async {
         match args.duration {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed?,
-        () = enough => {}
-        fed = over(feed) => fed?,
-    }
+    let shown = async {
+        running.connected().await;
+        let backlog = Backlog::new(running.health.clone(), stop.clone());
+        let simulator = args
+            .recording
+            .is_none()
+            .then(|| Simulator::new(options(args)))
+            .transpose()?;
+        let feed = feed(
+            args.recording.clone(),
+            simulator,
+            args.speed,
+            broker.clone(),
+            backlog,
+        );
+        over(tokio::spawn(feed)).await
+    };
+    let ended = tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+        () = enough => Ok(()),
+        ended = shown => ended,
+    };
     stop.cancel();
-    running.stop().await
+    running.stop().await?;
+    ended
 }
 
 /// What was fed stays on the page when the race is over; only an error ends the demo.
@@ -163,24 +191,62 @@ async fn feed(
     recording: Option<PathBuf>,
     simulator: Option<Simulator>,
     pace: Pace,
-    broker: &Broker,
-    stop: CancellationToken,
+    broker: Broker,
+    mut backlog: Backlog,
 ) -> anyhow::Result<()> {
-    if let Some(recording) = recording {
-        let options = replay::Options { pace, cbor: false };
-        replay::publish_mqtt(
-            &recording,
-            options,
-            broker,
-            &stop,
-            &mut |_: replay::Progress| {},
-        )
-        .await?;
-    }
+    let stop = backlog.stop.clone();
     if let Some(simulator) = simulator {
-        simulate::to_broker(Paced::start(simulator, pace, stop, Bar::hidden()), broker).await?;
+        let bar = Bar::telling(move |messages| backlog.hold(messages));
+        simulate::to_broker(Paced::start(simulator, pace, stop, bar), &broker).await?;
+    } else if let Some(recording) = recording {
+        let options = replay::Options { pace, cbor: false };
+        let mut hold = move |p: replay::Progress| backlog.hold(p.messages);
+        replay::publish_mqtt(&recording, options, &broker, &stop, &mut hold).await?;
     }
     Ok(())
+}
+
+/// Keeps the feed within what the embedded broker holds for the daemon.
+struct Backlog {
+    health: watch::Receiver<Arc<Health>>,
+    stop: CancellationToken,
+    /// Messages that the daemon had taken when it last took one, and when that was.
+    taken: u64,
+    moved: Instant,
+}
+
+impl Backlog {
+    fn new(health: watch::Receiver<Arc<Health>>, stop: CancellationToken) -> Backlog {
+        Backlog {
+            health,
+            stop,
+            taken: 0,
+            moved: Instant::now(),
+        }
+    }
+
+    /// Returns when the daemon is near enough to a feed that has sent `messages`, or takes nothing.
+    fn hold(&mut self, messages: u64) {
+        tokio::task::block_in_place(|| {
+            self.moved = Instant::now();
+            while !self.stop.is_cancelled() {
+                let taken = self
+                    .health
+                    .borrow()
+                    .sources
+                    .iter()
+                    .map(|s| s.messages)
+                    .sum();
+                if taken != self.taken {
+                    (self.taken, self.moved) = (taken, Instant::now());
+                }
+                if messages <= taken + AHEAD || self.moved.elapsed() > STALLED {
+                    return;
+                }
+                std::thread::sleep(LOOK);
+            }
+        });
+    }
 }
 
 fn options(args: &Args) -> Options {

@@ -326,9 +326,19 @@ pub struct Bar {
     quiet: bool,
     messages: u64,
     shown: Instant,
+    told: Option<Box<dyn FnMut(u64) + Send>>,
 }
 
 impl Bar {
+    /// None to be seen: `told` hears instead how many messages were handed out. The next one waits
+    /// until it returns.
+    pub fn telling(told: impl FnMut(u64) + Send + 'static) -> Bar {
+        Bar {
+            told: Some(Box::new(told)),
+            ..Bar::hidden()
+        }
+    }
+
     pub fn new() -> Bar {
         let style =
             ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {msg}");
@@ -338,6 +348,7 @@ impl Bar {
             quiet: false,
             messages: 0,
             shown: Instant::now(),
+            told: None,
         }
     }
 
@@ -348,6 +359,7 @@ impl Bar {
             quiet: true,
             messages: 0,
             shown: Instant::now(),
+            told: None,
         }
     }
 
@@ -357,6 +369,9 @@ impl Bar {
             self.shown = Instant::now();
             self.bar.set_position(self.messages);
             self.bar.set_message(at.to_string());
+            if let Some(told) = &mut self.told {
+                told(self.messages);
+            }
         }
     }
 

@@ -24,6 +24,7 @@ pub struct Browser {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_id: u64,
     faults: Vec<String>,
+    requests: Vec<String>,
 }
 
 impl Browser {
@@ -76,10 +77,12 @@ impl Browser {
             socket,
             next_id: 0,
             faults: Vec::new(),
+            requests: Vec::new(),
         };
         browser.call("Runtime.enable", json!({}));
         browser.call("Log.enable", json!({}));
         browser.call("Page.enable", json!({}));
+        browser.call("Network.enable", json!({}));
         browser.call("Page.navigate", json!({ "url": url }));
         browser
     }
@@ -111,6 +114,18 @@ impl Browser {
         &self.faults
     }
 
+    /// Every address that the page has asked for so far, WebSockets included.
+    pub fn requests(&self) -> &[String] {
+        &self.requests
+    }
+
+    /// Writes what the window shows into a PNG file.
+    pub fn screenshot(&mut self, file: &Path) {
+        let answer = self.call("Page.captureScreenshot", json!({"format": "png"}));
+        let picture = answer["data"].as_str().expect("a picture");
+        std::fs::write(file, base64(picture)).expect("a file for the picture");
+    }
+
     fn call(&mut self, method: &str, params: Value) -> Value {
         self.next_id += 1;
         let id = self.next_id;
@@ -119,6 +134,7 @@ impl Browser {
             runtime,
             socket,
             faults,
+            requests,
             ..
         } = self;
         let answer = runtime.block_on(async {
@@ -138,6 +154,7 @@ impl Browser {
                         return message;
                     }
                     faults.extend(fault(&message));
+                    requests.extend(request_of(&message));
                 }
             })
             .await
@@ -162,4 +179,37 @@ fn fault(event: &Value) -> Option<String> {
         _ => false,
     };
     bad.then(|| params.to_string())
+}
+
+/// The address that an event says is asked for.
+fn request_of(event: &Value) -> Option<String> {
+    let params = &event["params"];
+    let url = match event["method"].as_str()? {
+        "Network.requestWillBeSent" => &params["request"]["url"],
+        "Network.webSocketCreated" => &params["url"],
+        _ => return None,
+    };
+    url.as_str().map(str::to_owned)
+}
+
+/// The bytes behind base64 text (RFC 4648, as `DevTools` writes it).
+fn base64(text: &str) -> Vec<u8> {
+    let value = |symbol: u8| match symbol {
+        b'A'..=b'Z' => Some(symbol - b'A'),
+        b'a'..=b'z' => Some(symbol - b'a' + 26),
+        b'0'..=b'9' => Some(symbol - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let (mut bytes, mut held, mut bits) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);
+    for six in text.bytes().map_while(value) {
+        held = held << 6 | u32::from(six);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits & 0xff) as u8);
+        }
+    }
+    bytes
 }
