@@ -58,6 +58,8 @@ pub struct Running {
     stop_sources: CancellationToken,
     stop_fold: CancellationToken,
     stop_outlets: CancellationToken,
+    /// Keeps the queue open: a daemon without sources still answers.
+    intake: Intake,
     sources: JoinSet<()>,
     writer: thread::JoinHandle<Result<(), journal::Error>>,
     fold: thread::JoinHandle<Result<(), journal::Error>>,
@@ -111,8 +113,6 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
     let gauge = intake.gauge();
     let statuses = start_sources(config, &intake, &stop_sources, &mut sources);
 
-    drop(intake);
-
     // Answers out.
     let mut outlets = JoinSet::new();
     let (health, healths) = watch::channel(Arc::new(Health::starting(started)));
@@ -158,6 +158,7 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         stop_sources,
         stop_fold,
         stop_outlets,
+        intake,
         sources,
         writer,
         fold,
@@ -198,7 +199,8 @@ impl Running {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop_sources.cancel();
         while self.sources.join_next().await.is_some() {}
-        // The sources held the only handles of the intake: the queue has closed with them.
+        // With the sources' own handles gone, this closes the queue.
+        drop(self.intake);
         let writer = join("writer", self.writer).await;
         self.stop_fold.cancel();
         let fold = join("fold", self.fold).await;
