@@ -61,6 +61,25 @@ impl Daemon {
         ready_within: Duration,
         wrap: impl FnOnce(Command) -> (Command, bool),
     ) -> Daemon {
+        let daemon = Self::spawn(folder, sections, ready_within, wrap);
+        wait_for("trackside to be healthy", ready_within, || {
+            matches!(daemon.get("/health"), Ok((200, _))).then_some(())
+        });
+        daemon
+    }
+
+    /// As [`Daemon::start`], where something is wrong with its surroundings: waits until it answers, not
+    /// until all is well.
+    pub fn start_unwell(folder: &Path, sections: &str, ready_within: Duration) -> Daemon {
+        Self::spawn(folder, sections, ready_within, |command| (command, false))
+    }
+
+    fn spawn(
+        folder: &Path,
+        sections: &str,
+        ready_within: Duration,
+        wrap: impl FnOnce(Command) -> (Command, bool),
+    ) -> Daemon {
         let data = Self::data_in(folder);
         fs::create_dir_all(&data).expect("the data folder");
         let config = folder.join("trackside.toml");
@@ -88,15 +107,11 @@ impl Daemon {
         if wrapped {
             process.look_inside();
         }
-        let daemon = Daemon {
+        Daemon {
             folder: folder.to_owned(),
             process,
             address,
-        };
-        wait_for("trackside to be healthy", ready_within, || {
-            matches!(daemon.get("/health"), Ok((200, _))).then_some(())
-        });
-        daemon
+        }
     }
 
     /// The data folder of a daemon that runs in `folder`.

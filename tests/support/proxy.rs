@@ -53,6 +53,12 @@ impl Proxy {
         self.address.port()
     }
 
+    /// How many acknowledgements of the daemon have passed so far.
+    pub fn heard(&self) -> usize {
+        let wire = self.wire.lock().expect("no panic");
+        wire.conversation.acknowledged().len()
+    }
+
     /// The payloads that the daemon has acknowledged, oldest first, once nothing is on the wire any more:
     /// to be asked after one end has gone.
     pub fn acknowledged(&self) -> Vec<Vec<u8>> {
