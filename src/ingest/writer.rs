@@ -138,8 +138,14 @@ impl Writer {
             beat();
             if batch.is_empty() {
                 if !sealed && last_record.elapsed() > SEAL_AFTER_IDLE {
-                    self.journal.close_segment()?;
-                    sealed = true;
+                    match self.journal.close_segment() {
+                        Ok(()) => sealed = true,
+                        // Nobody waits for it: what is committed stays where it is until the next try.
+                        Err(e) => {
+                            tracing::warn!(error = %e, "the idle session's segment cannot be sealed");
+                            last_record = Instant::now();
+                        }
+                    }
                 }
                 continue;
             }

@@ -55,6 +55,21 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
         .map_err(|e| Error::io("sync", dir, e))
 }
 
+/// Creates `dir`, with its parents, and makes their names survive a power cut. Without that, files that
+/// are synced themselves would be gone with the folder that they lie in.
+pub(super) fn create_dir(dir: &Path) -> Result<(), Error> {
+    let missing = dir.ancestors().take_while(|d| !d.exists()).count();
+    std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    // The nearest parent in any case: who made `dir` may have died before its name was durable.
+    for parent in dir.ancestors().skip(1).take(missing.max(1)) {
+        match parent.as_os_str().is_empty() {
+            true => sync_dir(Path::new("."))?,
+            false => sync_dir(parent)?,
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn header(first_seq: u64) -> [u8; FILE_HEADER_BYTES as usize] {
     let mut h = [0; FILE_HEADER_BYTES as usize];
     h[..8].copy_from_slice(&MAGIC);

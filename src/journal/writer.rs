@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::block::{self, Body, Encoding, KindSet, MAX_BLOCK_ENTRIES, MAX_BLOCK_MEMORY, weight};
-use super::file::{AppendFile, FILE_HEADER_BYTES, LOG, SEGMENT, is_full, sync_dir};
+use super::file::{AppendFile, FILE_HEADER_BYTES, LOG, SEGMENT, create_dir, is_full, sync_dir};
 use super::index::{Index, Mark};
 use super::lazy::LazySync;
 use super::reader::Reader;
@@ -51,7 +51,7 @@ impl Journal {
         options: Options,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Journal, Error> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        create_dir(dir)?;
         let lock = lock_dir(dir)?;
         let found = recover(dir, true, progress)?;
         for path in &found.spent {
@@ -478,8 +478,12 @@ impl Journal {
             tracing::warn!("cannot seal {}: {e}", file.path.display());
             return Ok(());
         }
-        if let Some(index) = &*self.shared.index() {
-            index.sync()?;
+        // The segment is sealed whether or not the index can follow: that would be an error of a commit
+        // whose entries are durable.
+        let lagging = (self.shared.index().as_ref()).and_then(|index| index.sync().err());
+        if let Some(e) = lagging {
+            tracing::error!("{e}; looking versions up in the segments until the next start");
+            *self.shared.index_mut() = None;
         }
         let segment = Segment::new(file.first_seq, file.path, file.end, held, true);
         let mut state = self.shared.state_mut();
@@ -525,9 +529,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Opens the index, if that can be done: on a full disk perhaps not, and yet what the journal
+    /// holds must be served, and the disk may get room again.
+    fn open_index(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+        match self.try_open_index(progress) {
+            Err(e @ Error::Index { .. }) => {
+                tracing::error!("{e}; looking versions up in the segments until the next start");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Opens the index and brings it up to the last segment's end; builds it anew if it does not
     /// open or does not belong to these segments.
-    fn open_index(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+    fn try_open_index(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
         let path = self.shared.dir.join("index");
         let opened = Index::open(&path).and_then(|index| match self.agrees(&index.mark)? {
             true => Ok(index),
