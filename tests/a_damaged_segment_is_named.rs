@@ -6,6 +6,8 @@
 //! a journal that is whole but for what is named.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 mod support;
 

@@ -12,6 +12,8 @@
 //! needs no privilege, and no mount outlives it, however it ends.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 mod support;
 

@@ -4,6 +4,8 @@
 //! `TRACKSIDE_SOAK=full`.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 mod support;
 

@@ -5,6 +5,8 @@
 //! mosquitto into a daemon, with good messages of a session of their own in between.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 mod support;
 

@@ -6,6 +6,8 @@
 //! in the journal; at the end every message that the broker had accepted must be there exactly once.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 mod support;
 

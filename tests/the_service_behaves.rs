@@ -2,6 +2,8 @@
 //! wrong configuration is refused with its key, its value, its line and what is allowed.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 mod support;
 

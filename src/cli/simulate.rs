@@ -315,6 +315,7 @@ pub async fn to_zenoh(mut paced: Paced, network: &Network) -> anyhow::Result<()>
             .await
             .map_err(|e| anyhow::anyhow!("{e}"))?;
     }
+    crate::ingest::zenoh::taken(&session).await;
     session.close().await.map_err(|e| anyhow::anyhow!("{e}"))?;
     paced.progress.finish("to Zenoh");
     Ok(())

@@ -35,6 +35,8 @@ const QUEUE: usize = 256;
 const UNREACHABLE: Duration = Duration::from_secs(60);
 /// How long a Zenoh subscriber is waited for.
 const NOBODY: Duration = Duration::from_secs(20);
+/// How long a session stays open after the last message where no source of ours answers.
+const LINGER: Duration = Duration::from_secs(2);
 /// Most topics with a declared Zenoh publisher; further ones are put without.
 const MAX_PUBLISHERS: usize = 1024;
 /// Sleeps shorter than this are not worth it.
@@ -265,7 +267,8 @@ async fn trouble(progress: &mut watch::Receiver<outbox::Progress>) -> String {
 }
 
 /// Plays a recording into a Zenoh network, with `CongestionControl::Block`. Waits for a subscriber
-/// first; that everything was written to the next hop is all that Zenoh tells at the end.
+/// first, and at the end until every source of ours has taken the last message (closing a session
+/// drops what is still on its way).
 ///
 /// # Errors
 /// If the recording cannot be read to its end, there is no session, or nobody subscribes.
@@ -302,6 +305,10 @@ pub async fn publish_zenoh(
         }
     }
     drop(publishers);
+    if super::zenoh::taken(&session).await == 0 {
+        tracing::warn!("no trackside source answered: what other subscribers took is not known");
+        tokio::time::sleep(LINGER).await;
+    }
     session.close().await.map_err(wrong)?;
     Ok(player.finish(stop))
 }

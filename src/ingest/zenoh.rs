@@ -11,6 +11,10 @@
 //! publishers that use `CongestionControl::Block` wait. Those that use `Drop` (Zenoh's default) lose
 //! samples before they reach us; only the gaps in the frames' sequence tell.
 //!
+//! **The end of a stream.** Closing a session drops what is still on its way. A publisher that wants
+//! to be sure queries [`TAKEN_KEY`] first ([`taken`]): each source answers once it has come to the
+//! query, and so has taken every sample before it.
+//!
 //! Payloads may be JSON or CBOR, as over MQTT: told by the key's `/cbor` suffix or by the first
 //! byte. Zenoh's encoding hint is not needed and not read.
 
@@ -23,6 +27,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use zenoh::Wait;
+use zenoh::qos::CongestionControl;
+use zenoh::query::QueryTarget;
 use zenoh::sample::{Sample, SampleKind};
 
 use super::Message;
@@ -42,6 +49,10 @@ const MAX_SAMPLE_BYTES: usize = MAX_FRAME_BYTES + 64 * 1024;
 const BATCH: usize = 256;
 /// Longest that opening a session may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Every source answers queries for this key: it has then taken all that the same session put before.
+pub const TAKEN_KEY: &str = "trackside/v1/taken";
+/// How long an answer is waited for: a source may be held back by a stalled disk.
+pub const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a stopping source hands on what it holds.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Most endpoints or key expressions.
@@ -245,6 +256,24 @@ impl Options {
     }
 }
 
+/// Waits until every source of the network has taken what `session` has put so far: a query goes the
+/// same way as the samples before it, and a source answers only when it comes to it. Returns how many
+/// answered; none within [`TAKEN_WITHIN`] if nobody runs a source of ours.
+pub async fn taken(session: &zenoh::Session) -> usize {
+    let asked = session
+        .get(TAKEN_KEY)
+        .target(QueryTarget::All)
+        .congestion_control(CongestionControl::Block)
+        .timeout(TAKEN_WITHIN)
+        .await;
+    let Ok(replies) = asked else { return 0 };
+    let mut answered = 0;
+    while replies.recv_async().await.is_ok() {
+        answered += 1;
+    }
+    answered
+}
+
 /// Runs a source until it is told to stop or the intake closes.
 pub async fn run(
     options: Options,
@@ -293,6 +322,15 @@ async fn session(
             .map_err(wrong)?;
         subscribers.push(subscriber);
     }
+    let _answers = session
+        .declare_queryable(TAKEN_KEY)
+        .callback(|query| {
+            let key = query.key_expr().clone();
+            // Who asked is gone: then nobody wants to know.
+            query.reply(key, Vec::new()).wait().ok();
+        })
+        .await
+        .map_err(wrong)?;
     tally.connected();
     backoff.reset();
     let mut tick = tokio::time::interval(REFRESH);

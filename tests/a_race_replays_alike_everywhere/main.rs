@@ -1,4 +1,4 @@
-//! A race is the same race, however it comes in: through mosquitto or straight from the file.
+//! A race is the same race, however it comes in: through mosquitto, through Zenoh or straight from the file.
 //!
 //! Each recording is counted and read here without the code under test ([`support::Official`]). Journals must
 //! hold as much of every topic as the recording does, record for record the same by every way; order, laps,
@@ -7,6 +7,8 @@
 //! or killed comes back to the same state and says nothing twice.
 
 #![forbid(unsafe_code)]
+// Seeds and figures belong into the test's output.
+#![allow(clippy::print_stdout)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -15,6 +17,7 @@ mod journal;
 mod result;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,6 +126,16 @@ fn everywhere(race: &Race) {
         "records through MQTT and without a network"
     );
 
+    let over_zenoh = scratch.join("zenoh");
+    let zenoh = through_zenoh(&recording, &over_zenoh, &official);
+    assert_eq!(zenoh, state, "the state after Zenoh and after no network");
+    let data = Daemon::data_in(&over_zenoh);
+    assert_eq!(
+        check_journal(&data, &official),
+        journal,
+        "records through Zenoh and without a network"
+    );
+    same_lines("Zenoh", &predictions_in(&data), &offline.predictions);
     println!(
         "{}: {} messages, {} predictions, the same by every way",
         race.recording,
@@ -303,6 +316,17 @@ fn through_mqtt(
     state
 }
 
+fn through_zenoh(recording: &Path, home: &Path, official: &Official) -> Value {
+    let locator = format!("tcp/127.0.0.1:{}", free_port());
+    let sections = format!("[zenoh]\n[zenoh.network]\nlisten = [\"{locator}\"]\n");
+    let daemon = Daemon::start(home, &sections, READY_WITHIN);
+    daemon.wait_connected(READY_WITHIN);
+    replay(recording, &["--zenoh", &locator], home);
+    let state = wait_for_state(&daemon, official.messages());
+    daemon.terminate(STOPPED_WITHIN);
+    state
+}
+
 /// The state of a daemon without sources on the data in `home`.
 fn state_of(home: &Path, records: u64) -> Value {
     let daemon = Daemon::start(home, "", READY_WITHIN);
@@ -343,4 +367,10 @@ fn replay(recording: &Path, arguments: &[&str], home: &Path) {
     let mut player = play(recording, arguments, &home.join("replay.log"));
     let status = player.wait(RACE_WITHIN);
     assert!(status.success(), "{status}: {}", player.log());
+}
+
+/// A port that nobody listens on now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
 }
