@@ -383,7 +383,17 @@ async fn hand_on(
 ) -> bool {
     for message in batch.drain(..) {
         let (payload, cost) = (message.payload.len(), cost(&message));
-        if intake.send(message).await.is_err() {
+        let sending = intake.send(message);
+        tokio::pin!(sending);
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                // A stalled intake is when the counts are looked at.
+                () = tokio::time::sleep(REFRESH) => tally.refresh(),
+            }
+        };
+        if sent.is_err() {
             return false;
         }
         gate.leave(cost);
