@@ -333,6 +333,7 @@ pub struct Bar {
 impl Bar {
     /// None to be seen: `told` hears instead how many messages were handed out. The next one waits
     /// until it returns.
+    #[cfg(feature = "demo")]
     pub fn telling(told: impl FnMut(u64) + Send + 'static) -> Bar {
         Bar {
             told: Some(Box::new(told)),
@@ -354,6 +355,7 @@ impl Bar {
     }
 
     /// One that shows nothing.
+    #[cfg(feature = "demo")]
     pub fn hidden() -> Bar {
         Bar {
             bar: ProgressBar::hidden(),

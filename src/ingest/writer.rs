@@ -25,6 +25,8 @@ use crate::record::{self, Entry, Kind, Record};
 const IDLE_TICK: Duration = Duration::from_millis(500);
 /// After this long without a record, the open segment is sealed.
 const SEAL_AFTER_IDLE: Duration = Duration::from_secs(600);
+/// Live records of another session in a row after which that one is the present one.
+const SESSION_CHANGE: u32 = 1_000;
 /// Pause between attempts to commit while the disk is full or failing.
 const COMMIT_RETRY: Duration = Duration::from_millis(250);
 
@@ -77,6 +79,8 @@ pub struct Writer {
     received: Vec<Instant>,
     /// The session whose live records arrive at present.
     session: Option<i32>,
+    /// Live records in a row that belong to another one.
+    strangers: u32,
     seal_after_commit: bool,
 }
 
@@ -95,6 +99,7 @@ impl Writer {
             acks: Vec::new(),
             received: Vec::new(),
             session: None,
+            strangers: 0,
             seal_after_commit: false,
         }
     }
@@ -277,15 +282,22 @@ impl Writer {
         });
     }
 
-    /// A session that live records have moved on from is over: its segment is sealed.
+    /// A session that live records have moved on from is over: its segment is sealed. A stray record of
+    /// another session says nothing, a run of them does.
     fn note_session(&mut self, record: &Record) {
         if !matches!(record.kind(), Kind::CarData | Kind::Location | Kind::Lap) {
             return;
         }
         let session = record.session_key();
-        if self.session.is_some() && self.session != session {
-            self.seal_after_commit = true;
+        if self.session == session {
+            self.strangers = 0;
+            return;
         }
-        self.session = session;
+        self.strangers += 1;
+        if self.session.is_none() || self.strangers >= SESSION_CHANGE {
+            self.seal_after_commit |= self.session.is_some();
+            self.session = session;
+            self.strangers = 0;
+        }
     }
 }
