@@ -14,6 +14,8 @@ use super::{Entry, Frame, Kind, Record, key};
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 /// Largest high-rate frame that is read.
 pub const MAX_FRAME_BYTES: usize = 1024 * 1024;
+/// Deepest nesting of a message; OpenF1's own go two deep.
+pub const MAX_DEPTH: usize = 128;
 /// Topic prefix of OpenF1's collections.
 pub const OPENF1_PREFIX: &str = "v1/";
 /// Topic prefix of high-rate frames: `…/<session>/<car>`.
@@ -205,10 +207,31 @@ fn with_key(
     Ok(Entry { record, id, key })
 }
 
+/// Whether JSON text opens more than `limit` brackets at once. Asked only of what was refused.
+fn nests_deeper_than(text: &[u8], limit: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
 fn from_json<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, Reject> {
     serde_json::from_slice(payload).map_err(|e| {
         let text = e.to_string();
         match e.classify() {
+            // Typed decoding stumbles over the first bracket; what is wrong is the thousandth.
+            _ if nests_deeper_than(payload, MAX_DEPTH) => Reject::TooDeep,
             serde_json::error::Category::Eof => Reject::Truncated(text),
             serde_json::error::Category::Data => Reject::Mistyped(text),
             _ if text.starts_with("recursion limit") => Reject::TooDeep,
