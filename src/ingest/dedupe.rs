@@ -93,7 +93,14 @@ impl Dedupe {
         } else {
             let held = match self.recent.get(&document) {
                 Some(held) => Some(*held),
-                None => self.reader.version_of(entry)?,
+                None => {
+                    let held = self.reader.version_of(entry)?;
+                    if let Some(held) = held {
+                        // What is delivered again once may well be so again.
+                        self.keep(document, held);
+                    }
+                    held
+                }
             };
             match held {
                 None => Verdict::NewDocument,
@@ -141,6 +148,10 @@ impl Dedupe {
         if let Record::Frame(frame) = &entry.record {
             self.count_gap((frame.session_key, frame.driver_number), frame.sequence);
         }
+        self.keep(document, version);
+    }
+
+    fn keep(&mut self, document: DocumentKey, version: Version) {
         if self.recent.insert(document, version).is_none() {
             if self.order.len() == RECENT
                 && let Some(oldest) = self.order.pop_front()
