@@ -28,8 +28,8 @@ use support::{
 const SEGMENT_BYTES: u64 = 32 * 1024;
 /// Not a multiple of what the tail holds, so that a log is left too.
 const MESSAGES: usize = 60_000;
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const DURABLE_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const DURABLE_WITHIN: Duration = Duration::from_secs(180);
 /// Bytes flipped in one place.
 const FLIPPED: usize = 8;
 /// Places that are damaged one after the other, each in a fresh copy.

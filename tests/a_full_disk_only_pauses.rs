@@ -38,9 +38,9 @@ const DEFAULT_RESERVE_BYTES: u64 = 1024 * 1024;
 /// Written and read before the disk fills.
 const MESSAGES_BEFORE: usize = 5_000;
 const MESSAGES: usize = 60_000;
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const FULL_WITHIN: Duration = Duration::from_secs(60);
-const DURABLE_WITHIN: Duration = Duration::from_secs(90);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const FULL_WITHIN: Duration = Duration::from_secs(180);
+const DURABLE_WITHIN: Duration = Duration::from_secs(180);
 /// How long a full disk is watched: nothing may be acknowledged in that time.
 const WATCHED_FOR: Duration = Duration::from_secs(2);
 const BLOCK: usize = 64 * 1024;

@@ -18,7 +18,7 @@ const SPEED: f64 = 20.0;
 const SLICE: Duration = Duration::from_secs(120);
 /// Longest that the whole race may take: it is recorded over less than two hours and ten minutes.
 const FULL: Duration = Duration::from_secs(420);
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// Share of the run after which everything that is made once has been made.
 const WARM_UP: f64 = 0.25;

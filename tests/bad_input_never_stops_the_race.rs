@@ -40,8 +40,8 @@ const COMMIT_EVERY: usize = 8_192;
 const SESSION: i32 = 1_947_110_777;
 /// Recorded messages that are mutated.
 const SEEDS: usize = 5_000;
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const ARRIVED_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const ARRIVED_WITHIN: Duration = Duration::from_secs(180);
 /// Every reason that must have been met; else the mutations say too little.
 const REASONS: [&str; 6] = [
     "unknown_topic",

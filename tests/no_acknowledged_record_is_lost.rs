@@ -29,9 +29,9 @@ const LONGEST_LIFE: Duration = Duration::from_millis(80);
 const KILLS_PER_BROKER_RESTART: usize = 17;
 const KILLS_PER_HANG: usize = 13;
 const HANG: Duration = Duration::from_millis(700);
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const ACCEPTED_WITHIN: Duration = Duration::from_secs(60);
-const DURABLE_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(180);
+const DURABLE_WITHIN: Duration = Duration::from_secs(180);
 
 #[test]
 fn kill_9_loses_nothing_acknowledged_and_doubles_nothing() {

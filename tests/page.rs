@@ -11,8 +11,8 @@ use support::{
     Broker, BrokerOptions, Browser, Daemon, Publisher, Recording, Scratch, mqtt_source, wait_for,
 };
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const SHOWN_WITHIN: Duration = Duration::from_secs(180);
 /// Of the recording's first ten minutes: the formation lap and the first laps of every car …
 const FIRST_MESSAGES: usize = 80_000;
 /// … and at least a lap more.

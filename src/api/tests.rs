@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
+use crate::ingest::mqtt::tests::PATIENCE;
 use crate::journal::{Journal, Options};
 use crate::predict::Scores;
 use crate::race::Race;
@@ -467,9 +468,11 @@ async fn connect(server: &Server, query: &str) -> Client {
 }
 
 async fn next(client: &mut Client) -> Option<Value> {
-    let within = Duration::from_secs(20);
     loop {
-        match tokio::time::timeout(within, client.next()).await.unwrap()? {
+        match tokio::time::timeout(PATIENCE, client.next())
+            .await
+            .unwrap()?
+        {
             Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
             Ok(_) | Err(_) => return None,

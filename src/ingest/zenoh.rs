@@ -482,7 +482,7 @@ impl Drop for Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::mqtt::tests::{Sink, until};
+    use crate::ingest::mqtt::tests::{PATIENCE, Sink, free_port, until};
     use crate::ingest::{recording, replay};
 
     #[test]
@@ -524,11 +524,6 @@ mod tests {
         assert!(!second.join().unwrap());
     }
 
-    fn free_port() -> u16 {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    }
-
     fn recording(messages: u32) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut writer = recording::Writer::create(file.path()).unwrap();
@@ -559,10 +554,7 @@ mod tests {
         let stop = CancellationToken::new();
         let source = tokio::spawn(run(options, intake.clone(), to, stop.clone()));
         let up = status.wait_for(|s| s.state == State::Connected);
-        tokio::time::timeout(Duration::from_secs(30), up)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, up).await.unwrap().unwrap();
 
         let file = recording(MESSAGES);
         let path = file.path().to_owned();
@@ -576,15 +568,20 @@ mod tests {
             replay::publish_zenoh(&path, options, &network, &stop, &mut |_| {}).await
         });
         // Nobody takes anything out of the intake: 32 MiB there and 8 MiB here, and TCP's buffers.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        let gauge = intake.gauge();
+        until("the intake to be full", || gauge.fill() > 0.999).await;
+        let taken = loop {
+            let before = status.borrow().messages;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if before > 0 && status.borrow().messages == before {
+                break before;
+            }
+        };
         assert!(!player.is_finished(), "the publisher waits");
-        let taken = status.borrow().messages;
-        assert!((1..MESSAGES.into()).contains(&taken), "{taken}");
+        assert!(taken < MESSAGES.into(), "{taken}");
 
         let sink = Sink::start(queue, Duration::ZERO);
-        let summary = tokio::time::timeout(Duration::from_secs(60), player)
-            .await
-            .unwrap();
+        let summary = tokio::time::timeout(PATIENCE, player).await.unwrap();
         assert_eq!(summary.unwrap().unwrap().messages, u64::from(MESSAGES));
         until("every message", || sink.len() >= MESSAGES as usize).await;
         let numbers = sink.all().into_iter().map(|(_, payload)| {
@@ -593,7 +590,7 @@ mod tests {
         });
         assert!(numbers.eq(0..u64::from(MESSAGES)), "in order, each once");
         stop.cancel();
-        tokio::time::timeout(Duration::from_secs(20), source)
+        tokio::time::timeout(PATIENCE, source)
             .await
             .unwrap()
             .unwrap();

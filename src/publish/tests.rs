@@ -12,7 +12,9 @@ use crate::ingest::SourceStatus;
 use crate::ingest::intake::Intake;
 use crate::ingest::mqtt::connection::Will;
 use crate::ingest::mqtt::outbox::{self, Progress};
-use crate::ingest::mqtt::tests::{Mosquitto, Sink, options, run_source, until};
+use crate::ingest::mqtt::tests::{
+    Mosquitto, PATIENCE, Sink, free_port, options, run_source, until,
+};
 use crate::ingest::mqtt::{self as source, Version};
 use crate::ingest::status::State;
 use crate::ingest::zenoh::{self as zenoh_source, Network};
@@ -188,7 +190,7 @@ async fn predictions_go_out_in_order_through_an_outage_and_the_rest_as_the_lates
         })
         .await;
         stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), running)
+        tokio::time::timeout(PATIENCE, running)
             .await
             .unwrap()
             .unwrap();
@@ -231,12 +233,7 @@ async fn the_last_will_speaks_when_we_cannot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zenoh_gets_the_same_and_cbor_where_asked() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let locator = format!("tcp/127.0.0.1:{port}");
+    let locator = format!("tcp/127.0.0.1:{}", free_port());
     let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
     let sink = Sink::start(queue, Duration::ZERO);
     let stop = CancellationToken::new();
@@ -286,12 +283,12 @@ async fn zenoh_gets_the_same_and_cbor_where_asked() {
         assert_eq!(&payload[..], encode(&entry, Wire::Cbor));
     }
     halt.cancel();
-    tokio::time::timeout(Duration::from_secs(10), publisher)
+    tokio::time::timeout(PATIENCE, publisher)
         .await
         .unwrap()
         .unwrap();
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(20), subscriber)
+    tokio::time::timeout(PATIENCE, subscriber)
         .await
         .unwrap()
         .unwrap();

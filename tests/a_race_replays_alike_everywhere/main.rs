@@ -17,7 +17,6 @@ mod journal;
 mod result;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,14 +25,14 @@ use serde_json::Value;
 use journal::{check_exports, check_journal, check_topic, lines_of, predictions_in, same_lines};
 use result::{check_state, check_summary};
 use support::{
-    Broker, BrokerOptions, Daemon, Official, Process, Scratch, Subscriber, mqtt_source, trackside,
-    wait_for,
+    Broker, BrokerOptions, Daemon, Official, Process, Scratch, Subscriber, free_port, mqtt_source,
+    trackside, wait_for,
 };
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 /// A whole race through a broker, or the fold of one.
 const RACE_WITHIN: Duration = Duration::from_secs(480);
-const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+const STOPPED_WITHIN: Duration = Duration::from_secs(180);
 /// How long a prediction that is said twice would have to be heard.
 const ECHO: Duration = Duration::from_secs(2);
 const PREDICTIONS: &str = "trackside/v1/predictions/#";
@@ -367,10 +366,4 @@ fn replay(recording: &Path, arguments: &[&str], home: &Path) {
     let mut player = play(recording, arguments, &home.join("replay.log"));
     let status = player.wait(RACE_WITHIN);
     assert!(status.success(), "{status}: {}", player.log());
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
 }

@@ -58,8 +58,8 @@ const DAEMON_MESSAGES: usize = 3000;
 const SEGMENT_BYTES: u64 = 64 * 1024;
 /// The daemon itself is started again on every so many disks; the others are only read.
 const DISKS_PER_RESTART: usize = 8;
-const DAEMON_READY_WITHIN: Duration = Duration::from_secs(60);
-const DAEMON_ACKNOWLEDGES_WITHIN: Duration = Duration::from_secs(120);
+const DAEMON_READY_WITHIN: Duration = Duration::from_secs(180);
+const DAEMON_ACKNOWLEDGES_WITHIN: Duration = Duration::from_secs(180);
 
 /// What came of many power cuts.
 #[derive(Debug, Default)]

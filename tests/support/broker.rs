@@ -14,8 +14,8 @@ use super::{Process, wait_for};
 
 const FIRST_PORT: u16 = 20_000;
 const LAST_PORT: u16 = 32_000;
-const UP_WITHIN: Duration = Duration::from_secs(10);
-const DOWN_WITHIN: Duration = Duration::from_secs(20);
+const UP_WITHIN: Duration = Duration::from_secs(180);
+const DOWN_WITHIN: Duration = Duration::from_secs(180);
 
 /// How the broker is set up.
 #[derive(Clone, Debug)]
@@ -231,7 +231,7 @@ fn run(command: &mut Command) {
 
 /// A port that nobody listens on now, dealt out once. It is below the range that the kernel deals out to
 /// outgoing connections, so that nobody is likely to take it while a broker is restarted.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static DEALT: AtomicU16 = AtomicU16::new(0);
     let start = FIRST_PORT + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
     std::iter::repeat_with(|| start + DEALT.fetch_add(1, Ordering::Relaxed))

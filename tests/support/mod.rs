@@ -25,7 +25,7 @@ mod publisher;
 mod recording;
 mod subscriber;
 
-pub use broker::{Broker, BrokerOptions};
+pub use broker::{Broker, BrokerOptions, free_port};
 pub use browser::Browser;
 pub use daemon::{Daemon, mqtt_source, mqtt_source_at, trackside};
 pub use http::get;

@@ -11,8 +11,8 @@ use super::wait_for;
 
 /// Bytes of a log that are shown when a test fails.
 const TAIL_BYTES: usize = 4000;
-/// How long a killed process may take to go.
-const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a killed process may take to go, or a wrapped one to come.
+const GONE_WITHIN: Duration = Duration::from_secs(180);
 
 /// A running child, its output in a file.
 pub struct Process {
@@ -50,7 +50,7 @@ impl Process {
     /// From now on signals go to the child's only child.
     pub fn look_inside(&mut self) {
         let parent = self.child.id();
-        let limit = Duration::from_secs(10);
+        let limit = GONE_WITHIN;
         self.inner = Some(wait_for("the wrapped process", limit, || child_of(parent)));
     }
 

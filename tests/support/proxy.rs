@@ -13,7 +13,7 @@ use super::wait_for;
 const READ_BYTES: usize = 64 * 1024;
 const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 /// How long what was on the wire may take to arrive after an end has gone.
-const DRAINS_WITHIN: Duration = Duration::from_secs(10);
+const DRAINS_WITHIN: Duration = Duration::from_secs(180);
 
 #[derive(Default)]
 struct Wire {

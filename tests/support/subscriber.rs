@@ -8,7 +8,7 @@ use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 
 use super::{Broker, wait_for};
 
-const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(10);
+const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(180);
 const LARGEST_PACKET: usize = 4 << 20;
 /// Requests that wait for the connection.
 const REQUESTS: usize = 16;

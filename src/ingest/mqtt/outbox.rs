@@ -127,6 +127,7 @@ async fn connection(
     let (mut stopping, mut farewell) = (false, false);
     let mut heard = Instant::now();
     window.moved = Instant::now();
+    let delivered_before = window.delivered;
     loop {
         if connected {
             window.fill(&handle);
@@ -183,8 +184,11 @@ async fn connection(
                     }
                 }
                 if window.entries.is_empty() {
-                    backoff.reset();
                     window.tell(progress);
+                }
+                // A connection that delivers is a success, also where there is always more to deliver.
+                if window.delivered > delivered_before {
+                    backoff.reset();
                 }
                 poll.set(next(wire));
             }

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::*;
-use crate::ingest::mqtt::tests::{Mosquitto, Sink, publish, until};
+use crate::ingest::mqtt::tests::{Mosquitto, PATIENCE, Sink, publish, until};
 
 #[derive(Clone, Default)]
 struct Api {
@@ -142,14 +142,14 @@ async fn a_denied_login_is_told_and_does_not_storm() {
     let stop = CancellationToken::new();
     let running = tokio::spawn(run(options, intake, to, stop.clone()));
     let refused = status.wait_for(|s| s.state == State::Refused);
-    tokio::time::timeout(Duration::from_secs(10), refused)
+    tokio::time::timeout(PATIENCE, refused)
         .await
         .unwrap()
         .unwrap();
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(api.tokens.load(Ordering::SeqCst), 0);
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(5), running)
+    tokio::time::timeout(PATIENCE, running)
         .await
         .unwrap()
         .unwrap();
@@ -223,7 +223,7 @@ async fn a_token_is_refreshed_before_it_ends_and_nothing_is_missed() {
     until("the rows by REST", || sink.len() == 3).await;
     let (mut sent, began) = (0, Instant::now());
     while status.borrow().connections < 3 {
-        assert!(began.elapsed() < Duration::from_secs(40), "no refresh");
+        assert!(began.elapsed() < PATIENCE, "no refresh");
         publish(mosquitto.broker(Version::V4), sent..sent + 100, 0)
             .await
             .unwrap();
@@ -233,7 +233,7 @@ async fn a_token_is_refreshed_before_it_ends_and_nothing_is_missed() {
     until("every message", || sink.distinct() == sent as usize + 3).await;
     assert!(api.tokens.load(Ordering::SeqCst) >= 3);
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(10), running)
+    tokio::time::timeout(PATIENCE, running)
         .await
         .unwrap()
         .unwrap();
