@@ -88,6 +88,7 @@ fn publish(broker: &Broker, recording: &Path) {
 fn damage_is_named_put_aside_and_survived() {
     let Some(written) = write() else { return };
     flipped_bytes_cost_what_is_named_and_no_more(&written);
+    a_file_that_is_cut_off_or_gone_is_missed(&written);
     a_torn_end_of_the_log_is_cut_off(&written);
     an_index_that_is_gone_or_garbage_is_built_anew(&written);
 }
@@ -108,6 +109,28 @@ fn flipped_bytes_cost_what_is_named_and_no_more(written: &Written) {
         file.write_all_at(&bytes.map(|b| b ^ 0x5a), at).unwrap();
         println!("{} bytes at {at} of {len} in {}", FLIPPED, name(path));
         check(written, &home, &name(path));
+        drop(scratch);
+    }
+}
+
+/// The first file and one in the middle: without a whole block, without a byte, and gone altogether.
+fn a_file_that_is_cut_off_or_gone_is_missed(written: &Written) {
+    for (place, left) in [(0, Some(1000)), (0, Some(24)), (1, Some(0)), (0, None)] {
+        let (scratch, home) = copy(written);
+        let files = files(&Daemon::data_in(&home));
+        let path = &files[place];
+        match left {
+            Some(left) => {
+                let file = File::options().write(true).open(path).unwrap();
+                assert!(fs::metadata(path).unwrap().len() > left);
+                file.set_len(left).unwrap();
+            }
+            None => fs::remove_file(path).unwrap(),
+        }
+        println!("{left:?} bytes left of {}", name(path));
+        // What is gone is missed by the file behind it.
+        let named = if left.is_some() { place } else { place + 1 };
+        check(written, &home, &name(&files[named]));
         drop(scratch);
     }
 }
@@ -201,7 +224,8 @@ fn check(written: &Written, home: &Path, file: &str) {
     );
     assert!(daemon.terminate(READY_WITHIN).success());
     let quarantine = data.join("records/quarantine");
-    if rest.len() < MESSAGES {
+    // Where there is something to put there.
+    if rest.len() < MESSAGES && damage.iter().any(|loss| loss["bytes"] != 0) {
         assert!(
             !files_below(&quarantine).is_empty(),
             "nothing in quarantine"

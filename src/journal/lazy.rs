@@ -13,8 +13,8 @@ pub const LAZY_SYNC_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Desk {
-    /// The file that was written since the last sync.
-    dirty: Mutex<Option<Arc<File>>>,
+    /// The files that were written since the last sync: one, or two where the tail was moved meanwhile.
+    dirty: Mutex<Vec<Arc<File>>>,
     failed: AtomicBool,
     stop: AtomicBool,
 }
@@ -35,8 +35,8 @@ impl LazySync {
                 move || {
                     while !desk.stop.load(Ordering::Acquire) {
                         std::thread::park_timeout(LAZY_SYNC_EVERY);
-                        let dirty = lock(&desk.dirty).take();
-                        if dirty.is_some_and(|file| file.sync_data().is_err()) {
+                        let dirty = std::mem::take(&mut *lock(&desk.dirty));
+                        if dirty.iter().any(|file| file.sync_data().is_err()) {
                             desk.failed.store(true, Ordering::Release);
                         }
                     }
@@ -50,7 +50,10 @@ impl LazySync {
 
     /// Says that `file` was written to.
     pub fn wrote(&self, file: &Arc<File>) {
-        *lock(&self.desk.dirty) = Some(file.clone());
+        let mut dirty = lock(&self.desk.dirty);
+        if !dirty.iter().any(|d| Arc::ptr_eq(d, file)) {
+            dirty.push(file.clone());
+        }
     }
 
     /// Whether a sync failed since this was last asked: what the log holds can no longer be trusted.

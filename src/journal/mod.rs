@@ -27,6 +27,7 @@
 //!   00000000000000000000.seg        sealed:  header | block | block | … | footer
 //!   00000000000001949894.seg        open:    header | block | …
 //!   00000000000002015430.log        the tail: header | small block | small block | …
+//!   floor                           up to where retention has removed segments
 //!   index/                          sled: document → version held, and a mark
 //!   quarantine/
 //!     131072-147456.00…0.seg.81734.bad      damaged bytes; the name says what they held
@@ -46,11 +47,13 @@
 //!
 //! # Write
 //!
-//! append → buffer · commit → block → `fdatasync` → tail in memory → `committed`. When the tail is
-//! full: blocks → segment → `fdatasync` → index (one atomic sled batch: documents and mark) → readers
-//! see the segment in place of the tail → the log is unlinked. A log that reappears after a power cut
-//! holds only what a segment already has, and is passed over. Where a commit alone fills the tail, it
-//! goes to the segment directly.
+//! append → buffer · commit → block → `fdatasync` → tail in memory → `committed`. A full tail is frozen:
+//! the next commit begins a new log and a new tail, and a thread of its own moves the frozen one: blocks →
+//! segment → `fdatasync` → index (one atomic sled batch: documents and mark) → readers see the segment in
+//! place of the frozen tail → its log is unlinked. No commit waits for that, unless the new tail is full
+//! before it is done: there are never more than two. A crash at any moment finds each entry in a log or in a
+//! segment; a log that reappears after a power cut holds only what a segment already has, and is passed over.
+//! Where a commit is large (half a block), it goes to the segment directly, and the tail with it.
 //!
 //! # Read
 //!
@@ -72,21 +75,26 @@
 //! the loss is named by the block's own directory where that is whole, by its neighbours otherwise.
 //! Sealed segments are trusted by their footers and checked block by block when read. Where the very
 //! end is damaged beyond telling how many entries it held, sequence numbers jump ahead by a million.
+//! Sequence numbers that no file holds, from where retention left the journal (its `floor`) to its end, are
+//! named as missing; `repair` records them.
 //!
 //! # Cost
 //!
 //! One car-race of telemetry (950k records in 100 minutes) is about 4 MB. A live commit of 20 records
 //! writes about 600 bytes and one `fdatasync`; every 16,384 records about 10 ms of encoding come on
-//! top. Reading entries: about 10⁶ a second and core, bounded by making records; columns: about 10⁷.
-//! Memory: the tail (16,384 entries, about 2 MB, or 8 MiB), four decoded blocks, sled's 4 MiB.
+//! top, on another thread. Reading entries: about 10⁶ a second and core, bounded by making records; columns: about 10⁷.
+//! Memory: the tail and the frozen one (each 16,384 entries, about 2 MB, or 8 MiB), four decoded blocks,
+//! sled's 4 MiB.
 
 pub mod block;
+mod bookmark;
 mod cursor;
 pub mod damage;
 pub mod export;
 mod file;
 mod index;
 mod lazy;
+mod mover;
 pub mod query;
 pub mod reader;
 mod recovery;
@@ -107,6 +115,7 @@ use serde::Deserialize;
 
 pub use block::columns::{CarDataColumns, LocationColumns};
 pub use block::stats::SessionSummary;
+pub use bookmark::Bookmark;
 pub use cursor::Malformed;
 pub use damage::Loss;
 pub use lazy::LAZY_SYNC_EVERY;

@@ -92,10 +92,10 @@ impl Blocks {
             .filter(|s| query.may_match(&s.stats))
             .cloned()
             .collect();
-        let chunks = match query.may_match(&state.tail.stats) {
-            true => state.tail.chunks.iter().cloned().collect(),
-            false => VecDeque::new(),
-        };
+        let chunks = (state.tails().into_iter())
+            .filter(|t| query.may_match(&t.stats))
+            .flat_map(|t| t.chunks.iter().cloned())
+            .collect();
         drop(state);
         Blocks {
             reader: reader.clone(),

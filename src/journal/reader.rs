@@ -83,7 +83,7 @@ fn locate(state: &State, from: u64, most: usize) -> Whereabouts {
     match state.segments.get(at) {
         Some(segment) if segment.first_seq <= from => Whereabouts::Segment(segment.clone()),
         Some(segment) => Whereabouts::Gap(segment.first_seq),
-        None => match state.tail.read(from, most) {
+        None => match state.tails().iter().find_map(|t| t.read(from, most)) {
             Some((first, entries)) if first == from => Whereabouts::Tail(entries),
             Some((first, _)) => Whereabouts::Gap(first),
             None => Whereabouts::Gap(state.next_seq),
@@ -104,7 +104,7 @@ impl Reader {
     pub fn first_seq(&self) -> u64 {
         let state = self.shared.state();
         (state.segments.first().map(|s| s.first_seq))
-            .or(state.tail.first_seq())
+            .or(state.tails().iter().find_map(|t| t.first_seq()))
             .unwrap_or(state.next_seq)
     }
 
@@ -198,9 +198,8 @@ impl Reader {
     /// The sessions that it holds, in order of their first record.
     pub fn sessions(&self) -> Vec<SessionSummary> {
         let state = self.shared.state();
-        sessions(
-            (state.segments.iter().flat_map(|s| s.stats.iter())).chain(state.tail.stats.iter()),
-        )
+        let tails = state.tails().into_iter().flat_map(|t| t.stats.iter());
+        sessions((state.segments.iter().flat_map(|s| s.stats.iter())).chain(tails))
     }
 
     /// The segments, in order, and last what is not yet in one (the logs, as one).
@@ -216,7 +215,7 @@ impl Reader {
                 end_seq: s.end_seq,
             })
             .collect();
-        if let Some(first_seq) = state.tail.first_seq() {
+        if let Some(first_seq) = state.tails().iter().find_map(|t| t.first_seq()) {
             all.push(SegmentSummary {
                 file: "log".to_owned(),
                 bytes: 0,
@@ -232,7 +231,8 @@ impl Reader {
         let state = self.shared.state();
         let mut counts = BTreeMap::new();
         let segments = state.segments.iter().flat_map(|s| s.stats.iter());
-        for stat in segments.chain(state.tail.stats.iter()) {
+        let tails = state.tails().into_iter().flat_map(|t| t.stats.iter());
+        for stat in segments.chain(tails) {
             *counts.entry(stat.kind.name()).or_default() += stat.count;
         }
         counts
@@ -251,10 +251,12 @@ impl Reader {
             true => Place::of(entry),
             false => None,
         };
-        let (tail, candidates) = {
+        let (mut hits, candidates) = {
             let state = self.shared.state();
-            let tail = state.tail.documents.get(&key).copied();
-            if let Some(held) = tail.filter(|held| held.anchored) {
+            let hits: Vec<Held> = (state.tails().iter())
+                .filter_map(|t| t.documents.get(&key).copied())
+                .collect();
+            if let Some(held) = hits.last().filter(|held| held.anchored) {
                 return Ok(Some(held.version));
             }
             let candidates: Vec<_> = match place {
@@ -264,9 +266,8 @@ impl Reader {
                     .collect(),
                 None => Vec::new(),
             };
-            (tail, candidates)
+            (hits, candidates)
         };
-        let mut hits: Vec<Held> = tail.into_iter().collect();
         {
             let index = self.shared.index();
             match &*index {
@@ -304,7 +305,7 @@ impl Reader {
             if !meta.stats.iter().any(|s| may_stand(s, place)) {
                 continue;
             }
-            if let Ok(decoded) = self.shared.decode(&handle, meta)? {
+            if let Some(decoded) = self.shared.decode_for(&handle, meta, key)? {
                 for (seq, entry) in decoded.at(place) {
                     if entry.document() == *key {
                         hits.push(Held::of(seq, entry));

@@ -13,7 +13,7 @@ use super::segment::{Handle, Scan, Segment, damaged_bytes, read_footer, scan};
 use super::state::State;
 use super::tail::Chunk;
 use super::version::Held;
-use super::{Error, Progress};
+use super::{Bookmark, Error, Progress};
 use crate::record::{DocumentKey, Entry};
 
 /// A file that ends without a footer: writing may go on behind `end`.
@@ -53,6 +53,7 @@ pub(super) fn recover(
     let mut r = Recovery {
         dir,
         keep,
+        floor: Bookmark::floor(dir).read()?.unwrap_or(0),
         out: Recovered {
             state: State::default(),
             segment: None,
@@ -85,6 +86,8 @@ pub(super) fn recover(
 struct Recovery<'a> {
     dir: &'a Path,
     keep: bool,
+    /// The first sequence number that retention has left.
+    floor: u64,
     out: Recovered,
 }
 
@@ -106,19 +109,16 @@ impl Recovery<'_> {
 
     /// Names a gap between files that no damage explains.
     fn gap(&mut self, path: &Path, first_seq: u64) {
-        let expected = self.out.state.next_seq;
-        let nothing_before =
-            self.out.state.segments.is_empty() && self.out.state.tail.chunks.is_empty();
-        if first_seq <= expected || nothing_before {
-            return;
-        }
-        if explained(&known(self.dir), expected..first_seq) {
+        let expected = self.out.state.next_seq.max(self.floor);
+        if first_seq <= expected || explained(&known(self.dir), expected..first_seq) {
             return;
         }
         let mut loss = Loss::new(path, 0..0, "what stood before this file is gone or cut off");
         loss.seqs = Some(expected..first_seq);
         let before = self.out.state.segments.last().map(|s| &s.stats);
-        self.out.losses.push(loss.between(before, None));
+        let loss = loss.between(before, None);
+        tracing::error!(journal = %self.dir.display(), "{loss}; the rest is served");
+        self.out.losses.push(loss);
     }
 
     fn segment(&mut self, first_seq: u64, path: &Path, limit: Option<u64>) -> Result<(), Error> {
@@ -133,6 +133,7 @@ impl Recovery<'_> {
             None => {
                 let seqs = first_seq..limit.unwrap_or(u64::MAX);
                 let mut found = scan(&file, path, seqs, &mut |_, _| {})?;
+                let empty = found.blocks.is_empty() && found.losses.is_empty();
                 self.note(&file, &mut found)?;
                 if limit.is_none() && found.end_offset >= FILE_HEADER_BYTES {
                     self.out.segment = Some(OpenFile {
@@ -140,7 +141,8 @@ impl Recovery<'_> {
                         path: path.to_owned(),
                         end: found.end_offset,
                     });
-                } else if found.blocks.is_empty() && self.out.losses.is_empty() {
+                } else if limit.is_none() && empty {
+                    // Only the last may be: what others held is missing, and stays named.
                     self.out.spent.push(path.to_owned());
                     return Ok(());
                 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use super::Error;
@@ -14,12 +15,15 @@ use super::index::Index;
 use super::segment::{BlockMeta, Handle, Segment, damaged_bytes};
 use super::tail::Tail;
 use super::version::Place;
-use crate::record::Entry;
+use crate::record::{DocumentKey, Entry};
 
 /// Sealed segments kept open, with their footers in memory.
 const MAX_HANDLES: usize = 8;
 /// Decoded blocks kept, of about 2 MB each (8 MiB at most).
 const MAX_DECODED: usize = 4;
+/// Blocks whose keys are kept, of 64 KiB at most each: a flood of made-up dates then decodes each of them once.
+/// In the usual order of things none are.
+const MAX_KEYS: usize = 128;
 /// Most losses remembered by name.
 pub(super) const MAX_LOSSES: usize = 1024;
 
@@ -37,6 +41,14 @@ impl Decoded {
             entries,
             places: OnceLock::new(),
         }
+    }
+
+    /// Half of each key's hash of those entries that stand at a place, in order.
+    fn keys(&self) -> Arc<[u32]> {
+        let placed = (self.entries.iter()).filter(|e| e.key.is_none() && e.record.kind().streams());
+        let mut keys: Vec<u32> = placed.map(|e| half(&e.document())).collect();
+        keys.sort_unstable();
+        keys.into()
     }
 
     /// The entries that stand at `place` and have no key of their source's own.
@@ -57,13 +69,26 @@ impl Decoded {
     }
 }
 
+fn half(key: &DocumentKey) -> u32 {
+    key.hash as u32
+}
+
 #[derive(Default)]
 pub(super) struct State {
     /// In order; only the last may grow.
     pub segments: Vec<Arc<Segment>>,
+    /// What is being moved into a segment, or empty.
+    pub frozen: Tail,
     pub tail: Tail,
     /// Of the next entry to be committed.
     pub next_seq: u64,
+}
+
+impl State {
+    /// What is in no segment yet, in order.
+    pub fn tails(&self) -> [&Tail; 2] {
+        [&self.frozen, &self.tail]
+    }
 }
 
 pub(super) struct Shared {
@@ -76,6 +101,8 @@ pub(super) struct Shared {
     pub committed: watch::Sender<u64>,
     handles: Mutex<VecDeque<(u64, Arc<Handle>)>>,
     decoded: Mutex<VecDeque<Arc<Decoded>>>,
+    /// By a block's first sequence number: what [`Decoded::keys`] said.
+    keys: Mutex<FxHashMap<u64, Arc<[u32]>>>,
     losses: Mutex<Vec<Loss>>,
 }
 
@@ -94,6 +121,7 @@ impl Shared {
             index: RwLock::new(None),
             handles: Mutex::default(),
             decoded: Mutex::default(),
+            keys: Mutex::default(),
             losses: Mutex::new(losses),
         }
     }
@@ -177,6 +205,38 @@ impl Shared {
             }
             Err(reason) => Ok(Err(self.note(handle, meta, &reason))),
         }
+    }
+
+    /// A block's entries, if `key` may be among those that stand at a place. The inner error is a loss, already
+    /// noted.
+    pub fn decode_for(
+        &self,
+        handle: &Handle,
+        meta: &BlockMeta,
+        key: &DocumentKey,
+    ) -> Result<Option<Arc<Decoded>>, Error> {
+        let first_seq = meta.header.first_seq;
+        let known = lock(&self.keys).get(&first_seq).cloned();
+        if let Some(keys) = &known
+            && keys.binary_search(&half(key)).is_err()
+        {
+            return Ok(None);
+        }
+        let Ok(decoded) = self.decode(handle, meta)? else {
+            return Ok(None);
+        };
+        if known.is_none() {
+            let made = decoded.keys();
+            let mut keys = lock(&self.keys);
+            // Any one: where more than these are asked for in turn, most stay.
+            if keys.len() >= MAX_KEYS
+                && let Some(one) = keys.keys().next().copied()
+            {
+                keys.remove(&one);
+            }
+            keys.insert(first_seq, made);
+        }
+        Ok(Some(decoded))
     }
 
     /// Keeps a decoded block at hand.

@@ -507,6 +507,144 @@ fn a_newer_format_is_refused() {
     assert!(matches!(opened, Err(Error::Newer { version: 2, .. })));
 }
 
+/// Small commits, as from a live feed, are not held up by the tails that move meanwhile, and whoever reads sees
+/// each entry once, wherever it is at the moment.
+#[test]
+fn commits_and_readers_go_on_while_tails_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(dir.path(), &small());
+    let reader = journal.reader();
+    let watching = std::thread::spawn({
+        let reader = reader.clone();
+        move || {
+            let mut rounds = 0;
+            while reader.next_seq() < 3_000 {
+                let mut all: Vec<u64> = Vec::new();
+                loop {
+                    let batch = reader.batch(all.len() as u64, 50).expect("reads");
+                    assert_eq!(batch.skipped, []);
+                    if batch.entries.is_empty() {
+                        break;
+                    }
+                    all.extend(batch.iter().map(|(seq, _)| seq));
+                }
+                assert!(all.iter().copied().eq(0..all.len() as u64));
+                let asked: Vec<u64> = (reader.query(&Query::default()))
+                    .map(|found| found.unwrap().0)
+                    .collect();
+                assert!(asked.iter().copied().eq(0..asked.len() as u64));
+                assert!(asked.len() >= all.len(), "what was there is there");
+                rounds += 1;
+            }
+            rounds
+        }
+    });
+    let all = entries(0..3_000);
+    for part in all.chunks(3) {
+        journal.append(part.to_vec());
+        journal.commit().unwrap();
+    }
+    assert!(watching.join().unwrap() > 0);
+    let model: Vec<(u64, Entry)> = (0..).zip(all.iter().cloned()).collect();
+    assert_same(&reader, &model);
+    assert_versions(&reader, &model, &all[..200]);
+    close(journal);
+    assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+    // All but what the last tail holds stands in segments, and no log is left of it.
+    let logs = file::list(dir.path(), file::LOG).unwrap();
+    assert!(logs.len() <= 1, "{logs:?}");
+}
+
+/// A tail that cannot be moved is not lost, does not stop small commits, and is moved when that can be done.
+#[test]
+fn a_move_that_fails_is_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(dir.path(), &small());
+    let reader = journal.reader();
+    let all = entries(0..600);
+    let mut refused = 0;
+    for (n, part) in all.chunks(5).enumerate() {
+        // For a while every other sync fails, be it of a log or of a segment: at times twice in a row.
+        if (20..60).contains(&n) {
+            let mut syncs = journal.faults.syncs.lock().unwrap();
+            syncs.extend([None, Some(Errno::IO), Some(Errno::IO)]);
+        }
+        journal.append(part.to_vec());
+        refused += u32::from(journal.commit().is_err());
+    }
+    journal.faults.syncs.lock().unwrap().clear();
+    assert!(refused > 0, "no failure was met");
+    assert_eq!(journal.commit().unwrap(), 600);
+    let model: Vec<(u64, Entry)> = (0..).zip(all.iter().cloned()).collect();
+    assert_same(&reader, &model);
+    journal.close_segment().unwrap();
+    assert_same(&reader, &model);
+    close(journal);
+    assert_same(&open_with(dir.path(), &small()).reader(), &model);
+    assert_eq!(file::list(dir.path(), file::LOG).unwrap(), []);
+}
+
+#[test]
+fn what_is_missing_at_the_start_is_named_unless_retention_took_it() {
+    for (cut, place) in [
+        (Some(0), 0),
+        (Some(24), 0),
+        (Some(300), 0),
+        (None, 0),
+        (Some(24), 1),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let all = journal_of(dir.path());
+        let segments = file::list(dir.path(), file::SEGMENT).unwrap();
+        let (first, path) = &segments[place];
+        let end = segments[place + 1].0;
+        match cut {
+            Some(bytes) => {
+                let file = std::fs::File::options().write(true).open(path).unwrap();
+                file.set_len(bytes).unwrap();
+            }
+            None => std::fs::remove_file(path).unwrap(),
+        }
+        let gone = Some(*first..end);
+        let report = verify(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(report.damage.len(), 1, "{cut:?}: {:?}", report.damage);
+        assert_eq!(report.damage[0].seqs, gone, "{cut:?}");
+        // Opening names it too, serves the rest, and does not make it forgotten.
+        let rest: Vec<_> = (all.iter().cloned())
+            .filter(|(seq, _)| !(*first..end).contains(seq))
+            .collect();
+        for _ in 0..2 {
+            let journal = open_with(dir.path(), &small());
+            assert!(journal.losses().iter().any(|l| l.seqs == gone), "{cut:?}");
+            assert_eq!(read_all(&journal.reader(), MAX_BATCH).0, rest);
+            close(journal);
+        }
+        assert!(!verify(dir.path(), &mut |_| {}).unwrap().is_whole());
+        let repaired = repair(dir.path(), small(), &mut |_| {}).unwrap();
+        assert_eq!(repaired.len(), 1, "{repaired:?}");
+        let report = verify(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!((report.damage, report.known_losses.len()), (vec![], 1));
+        assert_eq!(open_with(dir.path(), &small()).losses(), []);
+    }
+
+    // What retention takes is no loss.
+    let dir = tempfile::tempdir().unwrap();
+    journal_of(dir.path());
+    let options = Options {
+        retain: Retention {
+            bytes: Some(0),
+            days: None,
+        },
+        ..small()
+    };
+    let journal = open_with(dir.path(), &options);
+    assert!(journal.reader().first_seq() > 0);
+    assert_eq!(journal.losses(), []);
+    close(journal);
+    assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+    assert_eq!(open_with(dir.path(), &options).losses(), []);
+}
+
 #[test]
 fn a_full_disk_stops_commits_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use super::damage::{Loss, explained, known, quarantine};
 use super::file::{self, FILE_HEADER_BYTES, LOG, SEGMENT, list, sync_dir};
 use super::segment::{BlockMeta, End, Handle, damaged_bytes, footer, read_footer, scan};
 use super::writer::lock_dir;
-use super::{Error, Journal, Options, Progress};
+use super::{Bookmark, Error, Journal, Options, Progress};
 
 /// How long a write that is under way is given to end before it is called damage.
 const IN_FLIGHT: Duration = Duration::from_millis(300);
@@ -159,44 +159,92 @@ fn files(dir: &Path) -> Result<Vec<(std::path::PathBuf, Range<u64>)>, Error> {
     Ok(files)
 }
 
+/// Follows sequence numbers from file to file, and names what no damage explains.
+struct Continuity {
+    /// What comes next, if nothing is missing.
+    expected: u64,
+    known: Vec<Range<u64>>,
+}
+
+impl Continuity {
+    /// From where retention has left the journal.
+    fn begin(dir: &Path) -> Result<Continuity, Error> {
+        Ok(Continuity {
+            expected: Bookmark::floor(dir).read()?.unwrap_or(0),
+            known: known(dir),
+        })
+    }
+
+    /// The records that are missing before, between and behind the blocks of a file, which has room for `seqs`.
+    fn missing(&mut self, path: &Path, seqs: &Range<u64>, found: &Checked) -> Vec<Loss> {
+        let lost: Vec<Range<u64>> = (found.losses.iter())
+            .filter_map(|(_, l)| l.seqs.clone())
+            .chain(self.known.iter().cloned())
+            .collect();
+        let mut missing = Vec::new();
+        let mut name = |gap: Range<u64>, at: u64, why: &str| {
+            if gap.is_empty() || explained(&lost, gap.clone()) {
+                return;
+            }
+            let mut loss = Loss::new(path, at..at, why);
+            loss.seqs = Some(gap);
+            missing.push(loss);
+        };
+        name(
+            self.expected..seqs.start,
+            0,
+            "what stood before this file is missing",
+        );
+        self.expected = self.expected.max(seqs.start);
+        for block in &found.blocks {
+            let gap = self.expected..block.header.first_seq;
+            name(gap, block.offset, "records are missing before this block");
+            self.expected = self.expected.max(block.header.end_seq());
+        }
+        for seqs in found.losses.iter().filter_map(|(_, l)| l.seqs.as_ref()) {
+            self.expected = self.expected.max(seqs.end);
+        }
+        // The last file may end anywhere.
+        if seqs.end != u64::MAX {
+            name(self.expected..seqs.end, found.len, "the file is cut off");
+            self.expected = self.expected.max(seqs.end);
+        }
+        missing
+    }
+}
+
 /// Holds every block of the journal in `dir` against its checksums, and decodes it. Changes nothing.
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
+    /// How often to begin anew when the daemon moves or removes files under the reader.
+    const TRIES: usize = 10;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match verify_once(dir, progress) {
+            Err(Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound
+                    && tries < TRIES
+                    && dir.exists() => {}
+            other => return other,
+        }
+    }
+}
+
+fn verify_once(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
+    let mut continuity = Continuity::begin(dir)?;
     let files = files(dir)?;
-    let known = known(dir);
     let mut report = Report {
-        known_losses: known.clone(),
+        known_losses: continuity.known.clone(),
         ..Report::default()
     };
-    let mut expected: Option<u64> = None;
     for (i, (path, seqs)) in files.iter().enumerate() {
         progress(Progress {
             what: "verifying",
             done: i as u64,
             of: files.len() as u64,
         });
-        let found = match check_patiently(path, seqs.clone()) {
-            // Moved or removed by the daemon while we looked.
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                continue;
-            }
-            other => other?,
-        };
-        let lost: Vec<Range<u64>> = (found.losses.iter())
-            .filter_map(|(_, l)| l.seqs.clone())
-            .chain(known.iter().cloned())
-            .collect();
-        for block in &found.blocks {
-            let start = block.header.first_seq;
-            if let Some(end) = expected
-                && start > end
-                && !explained(&lost, end..start)
-            {
-                let mut loss = Loss::new(path, block.offset..block.offset, "records are missing");
-                loss.seqs = Some(end..start);
-                report.damage.push(loss);
-            }
-            expected = Some(expected.unwrap_or(0).max(block.header.end_seq()));
-        }
+        let found = check_patiently(path, seqs.clone())?;
+        report.damage.extend(continuity.missing(path, seqs, &found));
         report.files.push(FileReport {
             file: path
                 .file_name()
@@ -209,19 +257,15 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, 
             blocks: found.blocks.len() as u64,
             entries: found.blocks.iter().map(|b| u64::from(b.header.count)).sum(),
         });
-        // What a following block explains as a known loss is reported where it was found.
-        for (_, loss) in found.losses {
-            if let Some(seqs) = &loss.seqs {
-                expected = Some(expected.unwrap_or(0).max(seqs.end));
-            }
-            report.damage.push(loss);
-        }
+        report
+            .damage
+            .extend(found.losses.into_iter().map(|(_, l)| l));
     }
     Ok(report)
 }
 
-/// Puts damaged bytes into quarantine, writes files that hold some anew without them, and rebuilds
-/// the index. The journal must not be under writing. Returns what was damaged.
+/// Puts damaged bytes into quarantine and records what is missing there, writes files that hold damage anew
+/// without it, and rebuilds the index. The journal must not be under writing. Returns what was damaged.
 pub fn repair(
     dir: &Path,
     options: Options,
@@ -230,6 +274,7 @@ pub fn repair(
     let mut damage = Vec::new();
     {
         let _lock = lock_dir(dir)?;
+        let mut continuity = Continuity::begin(dir)?;
         let files = files(dir)?;
         for (i, (path, seqs)) in files.iter().enumerate() {
             progress(Progress {
@@ -238,6 +283,11 @@ pub fn repair(
                 of: files.len() as u64,
             });
             let found = check(path, seqs.clone())?;
+            for loss in continuity.missing(path, seqs, &found) {
+                // There are no bytes of it; its name is what is kept.
+                quarantine(dir, &loss, &[])?;
+                damage.push(loss);
+            }
             if found.losses.is_empty() {
                 continue;
             }

@@ -1,26 +1,23 @@
-//! The single writer: append, commit, move the tail into segments, seal, retain.
+//! The single writer: append, commit, and the index at the start. Moving the tail is the [mover](super::mover)'s.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use super::block::{self, Body, Encoding, KindSet, MAX_BLOCK_ENTRIES, MAX_BLOCK_MEMORY, weight};
-use super::file::{AppendFile, FILE_HEADER_BYTES, LOG, SEGMENT, create_dir, is_full, sync_dir};
+use super::block::{self, Body, Encoding, KindSet, MAX_BLOCK_ENTRIES, weight};
+use super::file::{AppendFile, FILE_HEADER_BYTES, LOG, create_dir, is_full};
 use super::index::{Index, Mark};
 use super::lazy::LazySync;
+use super::mover::{Failed, Mover, Moving, meaning, parts};
 use super::reader::Reader;
 use super::recovery::{documents, recover, recover_beside};
-use super::segment::{BlockMeta, Handle, Segment, footer};
-use super::state::{Decoded, Shared};
-use super::tail::{Chunk, TAIL_MEMORY, Tail};
+use super::state::Shared;
+use super::tail::{Chunk, TAIL_MEMORY};
 use super::version::{Documents, Held, fold, is_indexed};
-use super::{Durability, Error, Loss, Options, Progress};
-use crate::record::{DocumentKey, Entry, Kind};
-
-/// Blocks that are kept decoded as they are written. More would push each other out.
-const REMEMBERED: usize = 2;
+use super::{Bookmark, Durability, Error, Loss, Options, Progress};
+use crate::record::{Entry, Kind};
 
 /// A journal under writing. There is one writer; readers are as many as you like.
 pub struct Journal {
@@ -33,11 +30,13 @@ pub struct Journal {
     weights: Vec<usize>,
     /// Of the first buffered entry.
     buffer_seq: u64,
-    segment: Option<AppendFile>,
     /// The log that takes commits.
     log: Option<AppendFile>,
     /// Logs before it that still hold parts of the tail.
     old_logs: Vec<PathBuf>,
+    /// Logs that hold the frozen tail.
+    frozen_logs: Vec<PathBuf>,
+    moving: Moving,
     lazy: Option<LazySync>,
     scratch: Vec<u8>,
     #[cfg(test)]
@@ -53,10 +52,14 @@ impl Journal {
     ) -> Result<Journal, Error> {
         create_dir(dir)?;
         let lock = lock_dir(dir)?;
-        let found = recover(dir, true, progress)?;
-        for path in &found.spent {
-            std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
+        let floor = Bookmark::floor(dir);
+        if floor.read()?.is_none()
+            && let Err(e) = floor.write(0).and_then(|()| floor.sync())
+        {
+            // On a full disk, say: it is tried again when it is needed.
+            tracing::warn!("{e}");
         }
+        let found = recover(dir, true, progress)?;
         #[cfg(test)]
         let faults: Arc<super::file::Faults> = Arc::default();
         let resume = |f: &super::recovery::OpenFile| {
@@ -79,6 +82,10 @@ impl Journal {
             None => None,
         };
         let old_logs = before.iter().map(|f| f.path.clone()).collect();
+        // Not before what makes them spent is known to be on disk.
+        for path in &found.spent {
+            std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
+        }
         let lazy = match options.durability {
             Durability::Synced => None,
             Durability::Lazy => {
@@ -87,30 +94,39 @@ impl Journal {
         };
         let shared = Shared::new(dir.to_owned(), true, found.state, found.losses);
         let buffer_seq = shared.state().next_seq;
+        let shared = Arc::new(shared);
+        let moving = Moving::start(Mover {
+            shared: shared.clone(),
+            options: options.clone(),
+            segment,
+            #[cfg(test)]
+            faults: faults.clone(),
+        })
+        .map_err(|e| Error::io("start a thread for", dir, e))?;
         let mut journal = Journal {
             buffer_seq,
-            shared: Arc::new(shared),
+            shared,
             options,
             _lock: lock,
             buffer: Vec::new(),
             weights: Vec::new(),
-            segment,
             log,
             old_logs,
+            frozen_logs: Vec::new(),
+            moving,
             lazy,
             scratch: Vec::new(),
             #[cfg(test)]
             faults,
         };
         journal.open_index(progress)?;
-        if journal
-            .segment
-            .as_ref()
-            .is_some_and(|s| s.end >= journal.options.segment_bytes)
         {
-            journal.seal()?;
+            let mut mover = journal.moving.mover();
+            if (mover.segment.as_ref()).is_some_and(|s| s.end >= mover.options.segment_bytes) {
+                mover.seal();
+            }
+            mover.retain()?;
         }
-        journal.retain()?;
         Ok(journal)
     }
 
@@ -153,18 +169,24 @@ impl Journal {
         }
         let started = Instant::now();
         self.check_room()?;
+        self.note_move(false);
         let (held, memory) = {
             let tail = &self.shared.state().tail;
             (tail.entries, tail.memory)
         };
         let weight: usize = self.weights.iter().sum();
         let most = self.options.tail_entries.min(MAX_BLOCK_ENTRIES);
-        let full = held + self.buffer.len() >= most || memory + weight >= TAIL_MEMORY;
+        let full = held + self.buffer.len() > most || memory + weight > TAIL_MEMORY;
+        // Written once rather than twice, where there is so much that nobody minds the time it takes.
+        let large = self.buffer.len() >= most / 2 || weight >= TAIL_MEMORY / 2;
         let distrusted = self.lazy.as_ref().is_some_and(LazySync::take_failure);
         let entries = self.buffer.len() as u64;
-        if full || distrusted {
-            self.move_tail()?;
+        if distrusted || (full && large) {
+            self.move_all()?;
         } else {
+            if full {
+                self.begin_move()?;
+            }
             self.write_log()?;
         }
         metrics::histogram!("trackside_journal_commit_seconds").record(started.elapsed());
@@ -176,11 +198,10 @@ impl Journal {
     /// Commits, and closes the segment: at the end of a session.
     pub fn close_segment(&mut self) -> Result<(), Error> {
         self.commit()?;
-        if self.shared.state().tail.entries > 0 {
-            self.move_tail()?;
-        }
-        self.seal()?;
-        self.retain()
+        self.move_all()?;
+        let mut mover = self.moving.mover();
+        mover.seal();
+        mover.retain()
     }
 
     /// Commits, and makes everything, index and all, survive a power cut.
@@ -189,7 +210,9 @@ impl Journal {
     }
 
     fn shut(&mut self) -> Result<(), Error> {
-        self.commit()?;
+        let committed = self.commit();
+        self.note_move(true);
+        committed?;
         self.lazy = None;
         if let Some(log) = &mut self.log {
             log.sync().map_err(|e| Error::io("sync", &log.path, e))?;
@@ -216,18 +239,6 @@ impl Journal {
         Ok(())
     }
 
-    /// What an I/O error means to who called.
-    fn failed(&self, action: &'static str, path: &Path, e: io::Error) -> Error {
-        if is_full(&e) {
-            return Error::DiskFull {
-                dir: self.shared.dir.clone(),
-                available: 0,
-                reserve: self.options.reserve_bytes,
-            };
-        }
-        Error::io(action, path, e)
-    }
-
     /// A small commit: one block of rows at the end of the log.
     fn write_log(&mut self) -> Result<(), Error> {
         let mut bytes = std::mem::take(&mut self.scratch);
@@ -250,7 +261,8 @@ impl Journal {
         match written {
             Ok(()) => {}
             Err(Failed::Write(e) | Failed::Sync(e)) => {
-                return Err(self.failed("write to a log in", &self.shared.dir, e));
+                let dir = &self.shared.dir;
+                return Err(meaning(dir, &self.options, "write to a log in", dir, e));
             }
         }
         let entries: Arc<[Entry]> = std::mem::take(&mut self.buffer).into();
@@ -306,226 +318,57 @@ impl Journal {
         }
     }
 
-    /// Moves the tail, and what is buffered, into the segment as columns; then drops the logs.
-    fn move_tail(&mut self) -> Result<(), Error> {
-        let end_seq = self.next_seq();
-        let buffer = std::mem::take(&mut self.buffer);
-        let chunks = self.shared.state().tail.chunks.clone();
-        let all: Vec<(u64, &Entry)> = (chunks.iter())
-            .flat_map(|c| (c.first_seq..).zip(c.entries.iter()))
-            .chain((self.buffer_seq..).zip(&buffer))
-            .collect();
-        let cuts = cut(&all);
-        let Some(first_seq) = all.first().map(|(seq, _)| *seq) else {
-            return Ok(());
-        };
-        let blocks: Vec<_> = cuts.iter().map(|part| encode_columns(part)).collect();
-        let placed = match self.try_segment(first_seq, &blocks) {
-            Err(Failed::Sync(e)) if !is_full(&e) => {
-                tracing::warn!("a sync of a segment failed ({e}); writing it again to a new one");
-                self.try_segment(first_seq, &blocks)
-            }
-            other => other,
-        };
-        let metas = match placed {
-            Ok(metas) => metas,
-            Err(Failed::Write(e) | Failed::Sync(e)) => {
-                self.buffer = buffer;
-                return Err(self.failed("write to a segment in", &self.shared.dir, e));
-            }
-        };
-        // Readers that are a little behind find the newest blocks decoded.
-        for part in &cuts[cuts.len().saturating_sub(REMEMBERED)..] {
-            let entries = part.iter().map(|(_, e)| (*e).clone()).collect();
-            self.shared
-                .remember(Arc::new(Decoded::new(part[0].0, entries)));
+    /// Takes note of a move that has ended; with `wait`, of one that has yet to end.
+    fn note_move(&mut self, wait: bool) {
+        if let Some(Err(e)) = self.moving.ended(wait) {
+            // Its logs hold it all the same; it is tried again when the tail is full the next time.
+            tracing::error!("the tail cannot be moved: {e}");
         }
-        let documents = documents(self.buffer_seq, &buffer);
-        self.weights.clear();
-        self.buffer_seq = end_seq;
-        self.show_moved(metas, documents, end_seq);
-        self.drop_logs();
-        let full = (self.segment.as_ref()).is_some_and(|s| s.end >= self.options.segment_bytes);
-        if full {
-            self.seal()?;
-            self.retain()?;
-        }
-        Ok(())
-    }
-
-    fn try_segment(
-        &mut self,
-        first_seq: u64,
-        blocks: &[EncodedBlock],
-    ) -> Result<Vec<Arc<BlockMeta>>, Failed> {
-        if self.segment.is_none() {
-            let created = AppendFile::create(
-                &self.shared.dir,
-                first_seq,
-                SEGMENT,
-                #[cfg(test)]
-                self.faults.clone(),
-            )
-            .map_err(Failed::Write)?;
-            self.segment = Some(created);
-        }
-        let Some(segment) = &mut self.segment else {
-            return Ok(Vec::new());
-        };
-        let before = segment.end;
-        let mut metas = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            metas.push(Arc::new(BlockMeta {
-                offset: segment.end,
-                header: block.header,
-                stats: block.stats.clone(),
-            }));
-            if let Err(e) = segment.append(&block.bytes) {
-                segment.truncate(before);
-                return Err(Failed::Write(e));
-            }
-        }
-        if let Err(e) = segment.sync() {
-            segment.truncate(before);
-            if let Some(abandoned) = self.segment.take()
-                && abandoned.end <= FILE_HEADER_BYTES
-            {
-                let _ = std::fs::remove_file(&abandoned.path);
-            }
-            return Err(Failed::Sync(e));
-        }
-        Ok(metas)
-    }
-
-    /// Puts the documents into the index, then shows readers the segment in place of the tail.
-    fn show_moved(
-        &mut self,
-        metas: Vec<Arc<BlockMeta>>,
-        buffered: Vec<(DocumentKey, Held)>,
-        end_seq: u64,
-    ) {
-        let mut documents = self.shared.state().tail.documents.clone();
-        for (key, held) in buffered {
-            fold(&mut documents, key, held);
-        }
-        if let Some(last) = metas.last() {
-            let block = (last.header.first_seq, last.header.body_crc);
-            self.index_documents(&documents, end_seq, block);
-        }
-        let Some(file) = &self.segment else { return };
-        let mut state = self.shared.state_mut();
-        let mut blocks = Vec::new();
-        if let Some(last) = state.segments.pop_if(|s| s.first_seq == file.first_seq)
-            && let Some(held) = &last.held
-        {
-            blocks.extend(held.blocks.iter().cloned());
-        }
-        blocks.extend(metas);
-        let handle = Arc::new(Handle {
-            file: file.file.clone(),
-            path: file.path.clone(),
-            blocks: blocks.into(),
-        });
-        let segment = Segment::new(file.first_seq, file.path.clone(), file.end, handle, false);
-        state.segments.push(Arc::new(segment));
-        state.tail = Tail::default();
-        state.next_seq = end_seq;
-    }
-
-    /// An index that fails is done without until the next open, which builds it anew.
-    fn index_documents(&self, documents: &Documents, next_seq: u64, block: (u64, u32)) {
-        let mut slot = self.shared.index_mut();
-        let Some(index) = &mut *slot else { return };
-        let rows = documents.iter().filter(|(key, held)| is_indexed(key, held));
-        if let Err(e) = index.apply(rows, next_seq, block) {
-            tracing::error!("{e}; looking versions up in the segments until the next start");
-            *slot = None;
+        if !self.moving.is_out() && self.shared.state().frozen.entries == 0 {
+            self.frozen_logs.clear();
         }
     }
 
-    fn drop_logs(&mut self) {
+    /// Freezes the tail for a move, and with it the logs that hold it. There must be no frozen one.
+    fn freeze(&mut self) {
         let log = self.log.take().map(|log| log.path);
-        for path in self.old_logs.drain(..).chain(log) {
-            // What stays is recognised as spent at the next open.
-            if let Err(e) = std::fs::remove_file(&path) {
-                tracing::warn!("cannot remove {}: {e}", path.display());
-            }
-        }
+        self.frozen_logs = self.old_logs.drain(..).chain(log).collect();
+        let mut state = self.shared.state_mut();
+        state.frozen = std::mem::take(&mut state.tail);
     }
 
-    /// Writes the footer; the next block begins a new segment.
-    fn seal(&mut self) -> Result<(), Error> {
-        let Some(mut file) = self.segment.take() else {
-            return Ok(());
-        };
-        let held = {
-            let state = self.shared.state();
-            (state.segments.last())
-                .filter(|s| s.first_seq == file.first_seq)
-                .and_then(|s| s.held.clone())
-        };
-        let Some(held) = held else {
-            self.segment = Some(file);
-            return Ok(());
-        };
-        let before = file.end;
-        let written = file
-            .append(&footer(&held.blocks))
-            .and_then(|()| file.sync());
-        if let Err(e) = written {
-            // The blocks are durable, the footer is a convenience: the next open scans instead.
-            file.truncate(before);
-            tracing::warn!("cannot seal {}: {e}", file.path.display());
-            return Ok(());
+    /// Moves what is frozen, if a move failed before: waits for the one that is under way.
+    fn move_frozen(&mut self) -> Result<(), Error> {
+        self.note_move(true);
+        if self.shared.state().frozen.entries > 0 {
+            (self.moving.mover()).move_frozen(0, &[], &self.frozen_logs)?;
+            self.frozen_logs.clear();
         }
-        // The segment is sealed whether or not the index can follow: that would be an error of a commit
-        // whose entries are durable.
-        let lagging = (self.shared.index().as_ref()).and_then(|index| index.sync().err());
-        if let Some(e) = lagging {
-            tracing::error!("{e}; looking versions up in the segments until the next start");
-            *self.shared.index_mut() = None;
-        }
-        let segment = Segment::new(file.first_seq, file.path, file.end, held, true);
-        let mut state = self.shared.state_mut();
-        state.segments.pop();
-        state.segments.push(Arc::new(segment));
-        metrics::gauge!("trackside_journal_segments").set(state.segments.len() as f64);
         Ok(())
     }
 
-    /// Unlinks whole segments, oldest first, until what is left fits. The last one stays: it says
-    /// where sequence numbers go on.
-    fn retain(&mut self) -> Result<(), Error> {
-        let limit = self.options.retain.bytes.unwrap_or(u64::MAX);
-        let age = (self.options.retain.days).map(|d| Duration::from_secs(u64::from(d) * 86_400));
-        let mut removed = None;
-        loop {
-            let oldest = {
-                let state = self.shared.state();
-                let bytes: u64 = state.segments.iter().map(|s| s.bytes).sum();
-                let oldest = state.segments.first().filter(|_| state.segments.len() > 1);
-                oldest
-                    .filter(|s| bytes > limit || age.is_some_and(|age| older(&s.path, age)))
-                    .cloned()
-            };
-            let Some(oldest) = oldest else { break };
-            self.shared.state_mut().segments.remove(0);
-            self.shared.drop_handle(oldest.first_seq);
-            std::fs::remove_file(&oldest.path).map_err(|e| Error::io("remove", &oldest.path, e))?;
-            tracing::info!("retention removed {}", oldest.path.display());
-            removed = Some(oldest.end_seq);
+    /// Has the tail moved, beside us: the next commit begins a new log.
+    fn begin_move(&mut self) -> Result<(), Error> {
+        self.move_frozen()?;
+        self.freeze();
+        match self.moving.begin(self.frozen_logs.clone()) {
+            true => Ok(()),
+            false => self.move_frozen(),
         }
-        if removed.is_some() {
-            sync_dir(&self.shared.dir)?;
-            let first_seq = self.reader().first_seq();
-            let mut slot = self.shared.index_mut();
-            if let Some(index) = &mut *slot
-                && let Err(e) = index.forget_before(first_seq)
-            {
-                tracing::error!("{e}; looking versions up in the segments until the next start");
-                *slot = None;
-            }
+    }
+
+    /// Moves the tail, and what is buffered, before it returns.
+    fn move_all(&mut self) -> Result<(), Error> {
+        self.move_frozen()?;
+        if self.buffer.is_empty() && self.shared.state().tail.entries == 0 {
+            return Ok(());
         }
+        self.freeze();
+        (self.moving.mover()).move_frozen(self.buffer_seq, &self.buffer, &self.frozen_logs)?;
+        self.frozen_logs.clear();
+        self.buffer_seq = self.next_seq();
+        self.buffer.clear();
+        self.weights.clear();
         Ok(())
     }
 
@@ -656,59 +499,6 @@ impl Drop for Journal {
             tracing::warn!("closing the journal: {e}");
         }
     }
-}
-
-enum Failed {
-    Write(io::Error),
-    Sync(io::Error),
-}
-
-struct EncodedBlock {
-    bytes: Vec<u8>,
-    header: block::Header,
-    stats: block::stats::Stats,
-}
-
-/// Cuts entries of these weights into blocks.
-fn parts(weights: &[usize]) -> Vec<std::ops::Range<usize>> {
-    let (mut parts, mut start, mut sum) = (Vec::new(), 0, 0);
-    for (at, w) in weights.iter().enumerate() {
-        if at > start && (at - start == MAX_BLOCK_ENTRIES || sum + w > MAX_BLOCK_MEMORY) {
-            parts.push(start..at);
-            (start, sum) = (at, 0);
-        }
-        sum += w;
-    }
-    if start < weights.len() {
-        parts.push(start..weights.len());
-    }
-    parts
-}
-
-/// Cuts entries into what makes a block each: consecutive, and within a block's bounds.
-fn cut<'a, 'b>(all: &'b [(u64, &'a Entry)]) -> Vec<&'b [(u64, &'a Entry)]> {
-    let mut cuts = Vec::new();
-    for run in all.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
-        let weights: Vec<usize> = run.iter().map(|(_, e)| weight(e)).collect();
-        cuts.extend(parts(&weights).into_iter().map(|part| &run[part]));
-    }
-    cuts
-}
-
-fn encode_columns(part: &[(u64, &Entry)]) -> EncodedBlock {
-    let mut bytes = Vec::new();
-    let entries = part.iter().map(|(_, e)| *e);
-    let (header, stats) = block::encode(&mut bytes, part[0].0, entries, Encoding::Columns);
-    EncodedBlock {
-        bytes,
-        header,
-        stats,
-    }
-}
-
-fn older(path: &Path, age: Duration) -> bool {
-    let written = std::fs::metadata(path).and_then(|m| m.modified());
-    written.is_ok_and(|t| SystemTime::now().duration_since(t).is_ok_and(|a| a > age))
 }
 
 /// One writer at a time. The kernel lets go of the lock when its process dies.

@@ -490,6 +490,28 @@ fn put_groups<'a>(
     }
 }
 
+/// The entries of a body whose checksum is taken for granted: for the fuzzer, which would find no right one.
+///
+/// # Errors
+/// If it does not decode.
+pub fn entries_of_body(
+    encoding: Encoding,
+    count: u32,
+    body: &[u8],
+) -> Result<Vec<(u64, Entry)>, Malformed> {
+    let header = Header {
+        encoding,
+        count: count.clamp(1, MAX_BLOCK_ENTRIES as u32),
+        first_seq: 0,
+        directory_bytes: 0,
+        body_bytes: u32::try_from(body.len()).map_err(|_| Malformed("larger than any block"))?,
+        directory_crc: 0,
+        body_crc: crc32c::crc32c(body),
+    };
+    let block = [&[0; HEADER_BYTES], body].concat();
+    Body::open(header, &block)?.entries(KindSet::ALL)
+}
+
 /// A block's body, opened: what is asked for is decoded, the rest is passed over.
 pub(super) struct Body<'a> {
     header: Header,
