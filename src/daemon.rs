@@ -330,7 +330,12 @@ fn start_publishers(
         health: healths,
         alerts,
         receipts: Arc::clone(&from.receipts),
+        places: config.data_dir.join("publish"),
     };
+    if let Err(e) = std::fs::create_dir_all(&outlets.places) {
+        // Said again, with what it means, by each publisher.
+        tracing::warn!("cannot create {}: {e}", outlets.places.display());
+    }
     let progress = || watch::channel(Delivery::default()).0;
     if let Some(options) = config.publish.mqtt.clone() {
         let outlets = outlets.clone();

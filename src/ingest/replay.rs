@@ -200,6 +200,7 @@ pub async fn publish_mqtt(
             payload: recorded.payload,
             qos: 1,
             retain: false,
+            place: None,
         };
         tokio::select! {
             biased;

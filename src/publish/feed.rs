@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Encoding, Outlets, PREFIX};
 use crate::ingest::mqtt::outbox::{Progress, Publication};
+use crate::journal::Bookmark;
 use crate::observability::Stage;
 use crate::record::codec::{Wire, encode};
 use crate::record::{Entry, Record};
@@ -18,6 +19,11 @@ use crate::record::{Entry, Record};
 const BATCH: usize = 256;
 /// Messages between the feed and what sends them.
 pub(super) const QUEUE: usize = 64;
+/// Most predictions that are sent after a start although they were made before it. More than a race weekend
+/// makes: what is older is history.
+const MAX_BACKLOG: u64 = 65_536;
+/// How often the place is kept while it moves.
+const KEEP_EVERY: Duration = Duration::from_millis(200);
 /// Pause after a read of the journal failed.
 const READ_RETRY: Duration = Duration::from_millis(500);
 /// How long a stopping publisher gets to hand over what the journal still holds.
@@ -32,26 +38,76 @@ pub(super) struct Feed {
     by: &'static str,
     /// Next sequence to read.
     cursor: u64,
+    /// Where the peer has answered to, in a file.
+    bookmark: Bookmark,
+    /// What that file says, and what it should say.
+    kept: u64,
+    reached: u64,
     /// Read and not yet handed on, with the record that each prediction was made from.
     ready: VecDeque<(u64, Publication)>,
 }
 
 impl Feed {
-    /// Begins at the end of the journal: what was predicted before is history.
+    /// Begins where the peer had answered to, and the first time at the end of the journal: what was predicted
+    /// before is history.
     pub(super) fn new(
         outlets: Outlets,
         prefix: &str,
         encoding: Encoding,
         by: &'static str,
     ) -> Feed {
-        let cursor = outlets.predictions.next_seq();
-        Feed {
+        let end = outlets.predictions.next_seq();
+        let bookmark = Bookmark::at(outlets.places.join(by));
+        let found = bookmark.read().unwrap_or_else(|e| {
+            tracing::warn!("{e}; publishing what is predicted from now on");
+            None
+        });
+        // A journal that lost its end in a power cut fills up again with the same predictions; one that is
+        // another altogether must not be waited for.
+        let place = found.unwrap_or(end).min(end);
+        let cursor = place.max(end.saturating_sub(MAX_BACKLOG));
+        if cursor > place {
+            counter!("trackside_publish_predictions_skipped_total", "by" => by)
+                .increment(cursor - place);
+        }
+        let feed = Feed {
             outlets,
             prefix: prefix.into(),
             encoding,
             by,
             cursor,
+            bookmark,
+            kept: cursor,
+            reached: cursor,
             ready: VecDeque::with_capacity(BATCH),
+        };
+        if found != Some(cursor)
+            && let Err(e) = feed.bookmark.begin(cursor)
+        {
+            tracing::warn!("{e}; after a crash, predictions would be published again");
+        }
+        feed
+    }
+
+    /// Keeps the place, if it has moved: this survives a crash, not yet a power cut (nor do the predictions of
+    /// the last second).
+    fn keep(&mut self) {
+        if self.kept == self.reached {
+            return;
+        }
+        // Tried again when it moves on.
+        self.kept = self.reached;
+        if let Err(e) = self.bookmark.write(self.reached) {
+            tracing::warn!("{e}; after a crash, predictions would be published again");
+        }
+    }
+
+    /// Keeps the place that was reached at last, for good.
+    pub(super) fn close(&mut self, progress: &Progress) {
+        self.reached = self.reached.max(progress.place);
+        self.keep();
+        if let Err(e) = self.bookmark.sync() {
+            tracing::warn!("{e}");
         }
     }
 
@@ -65,11 +121,14 @@ impl Feed {
     ) {
         let mut committed = self.outlets.predictions.committed();
         let mut connections = 0;
+        let mut keep = tokio::time::interval(KEEP_EVERY);
+        keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.outlets.health.mark_changed();
         self.outlets.state.mark_changed();
         loop {
             let there = {
                 let p = progress.borrow();
+                self.reached = self.reached.max(p.place);
                 if p.connected && p.connections != connections {
                     // A new peer knows nothing yet.
                     connections = p.connections;
@@ -81,6 +140,7 @@ impl Feed {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                _ = keep.tick(), if self.kept != self.reached => self.keep(),
                 alert = self.outlets.alerts.recv() => match alert {
                     Ok(alert) => {
                         let publication = self.publication("alerts", alert, 1, false);
@@ -162,15 +222,15 @@ impl Feed {
         }
         let before = self.cursor;
         self.cursor = batch.next_seq().max(self.cursor);
-        for entry in &batch.entries {
-            if let Some(publication) = self.prediction(entry) {
+        for (place, entry) in batch.iter() {
+            if let Some(publication) = self.prediction(place, entry) {
                 self.ready.push_back(publication);
             }
         }
         self.cursor > before
     }
 
-    fn prediction(&self, entry: &Entry) -> Option<(u64, Publication)> {
+    fn prediction(&self, place: u64, entry: &Entry) -> Option<(u64, Publication)> {
         let Record::Prediction(prediction) = &entry.record else {
             return None;
         };
@@ -180,7 +240,10 @@ impl Feed {
         };
         let topic = prediction.topic();
         let name = topic.strip_prefix(PREFIX)?.trim_start_matches('/');
-        let publication = self.publication(name, payload.into(), 1, false);
+        let publication = Publication {
+            place: Some(place),
+            ..self.publication(name, payload.into(), 1, false)
+        };
         Some((prediction.seq(), publication))
     }
 
@@ -190,6 +253,7 @@ impl Feed {
             payload,
             qos,
             retain,
+            place: None,
         }
     }
 }

@@ -8,7 +8,9 @@
 //! | `health` | how the daemon is | the latest only; retained on MQTT, with a last will |
 //!
 //! The journal is the queue: a publisher is a cursor into the journal of predictions. While its peer
-//! is away the cursor rests; afterwards it goes on from there.
+//! is away the cursor rests; afterwards it goes on from there. How far the peer has answered is kept in a file,
+//! so that what was predicted and not yet delivered at a crash is delivered after it: at least once. What comes
+//! twice has the same topic and the same `seq` in it, and the same bytes.
 //!
 //! **Invariant:** a slow or absent subscriber slows only its own publisher. Nothing here is held
 //! back for it but a few hundred messages.
@@ -19,6 +21,7 @@ pub mod mqtt;
 mod tests;
 pub mod zenoh;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +46,8 @@ pub struct Outlets {
     pub alerts: broadcast::Receiver<Bytes>,
     /// When records were received: what is handed on is measured against it.
     pub receipts: Arc<Receipts>,
+    /// The folder in which each publisher keeps its place in the journal.
+    pub places: PathBuf,
 }
 
 impl Clone for Outlets {
@@ -54,6 +59,7 @@ impl Clone for Outlets {
             health: self.health.clone(),
             alerts: self.alerts.resubscribe(),
             receipts: Arc::clone(&self.receipts),
+            places: self.places.clone(),
         }
     }
 }

@@ -74,6 +74,7 @@ pub async fn run(
     let mut feed = Feed::new(outlets, &options.prefix, options.encoding, "mqtt");
     let (to, publications) = mpsc::channel(QUEUE);
     let told = progress.subscribe();
+    let last_told = told.clone();
     let halt = CancellationToken::new();
     let outbox = tokio::spawn({
         let (broker, halt) = (options.broker.clone(), halt.clone());
@@ -98,6 +99,7 @@ pub async fn run(
         payload: OFFLINE.into(),
         qos: 1,
         retain: true,
+        place: None,
     };
     to.try_send(farewell).ok();
     drop(to);
@@ -106,4 +108,5 @@ pub async fn run(
         drop(guard);
         tokio::time::timeout(GRACE, outbox).await.ok();
     }
+    feed.close(&last_told.borrow());
 }

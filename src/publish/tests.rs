@@ -1,5 +1,6 @@
 //! Publishers against a real mosquitto and a real Zenoh session, with a source as the subscriber.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::ingest::mqtt::tests::{
 use crate::ingest::mqtt::{self as source, Version};
 use crate::ingest::status::State;
 use crate::ingest::zenoh::{self as zenoh_source, Network};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Bookmark, Journal};
 use crate::record::codec::{Wire, encode};
 use crate::record::prediction::{LapTimePrediction, Prediction, Provenance, Quantiles};
 use crate::record::{Entry, Record, Time};
@@ -66,6 +67,7 @@ impl Bench {
             health: healths,
             alerts: all_alerts,
             receipts: Arc::default(),
+            places: dir.path().to_owned(),
         };
         Bench {
             journal,
@@ -198,6 +200,84 @@ async fn predictions_go_out_in_order_through_an_outage_and_the_rest_as_the_lates
             last(&sink, "trackside/v1/health").is_some_and(|h| &h[..] == br#"{"status":"offline"}"#)
         })
         .await;
+        subscriber.stopped().await;
+    }
+}
+
+/// What was journalled and not acknowledged when the publisher died is published by its successor; what was
+/// acknowledged is not, or hardly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_crash_it_goes_on_where_the_peer_had_answered_to() {
+    for version in [Version::V4, Version::V5] {
+        let Some(mosquitto) = Mosquitto::plain() else {
+            return;
+        };
+        let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+        let sink = Sink::start(queue, Duration::ZERO);
+        let subscriber = run_source(subscriber(&mosquitto), &intake);
+        subscriber.connected().await;
+        let mut bench = Bench::new();
+        let start = |bench: &Bench| {
+            let (told, progress) = watch::channel(Progress::default());
+            let options = mqtt::Options {
+                broker: mosquitto.broker(version),
+                ..mqtt::Options::default()
+            };
+            let never = CancellationToken::new();
+            let running = tokio::spawn(mqtt::run(options, bench.outlets.clone(), told, never));
+            (running, progress)
+        };
+        let kept = |bench: &Bench| {
+            Bookmark::at(bench.outlets.places.join("mqtt"))
+                .read()
+                .unwrap()
+        };
+
+        // Before its first start nothing is owed to anyone.
+        bench.predict(0..5);
+        let (running, progress) = start(&bench);
+        until("the publisher", || progress.borrow().connected).await;
+        assert_eq!(kept(&bench), Some(5));
+        bench.predict(5..100);
+        until("what was predicted", || predictions(&sink).len() == 95).await;
+        until("its place to be kept", || kept(&bench) == Some(100)).await;
+        running.abort();
+        let _ = running.await;
+
+        bench.predict(100..300);
+        let (running, _progress) = start(&bench);
+        until("what was predicted meanwhile", || {
+            predictions(&sink).len() == 295
+        })
+        .await;
+        // Dies at once after more has come: this may or may not be on its way.
+        bench.predict(300..400);
+        running.abort();
+        let _ = running.await;
+        let (running, _progress) = start(&bench);
+        let expected: BTreeSet<u64> = (5..400).collect();
+        let seen = || -> BTreeSet<u64> {
+            let seq = |(_, payload): (Box<str>, Bytes)| {
+                let value: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+                value["seq"].as_u64().unwrap()
+            };
+            predictions(&sink).into_iter().map(seq).collect()
+        };
+        until("all of it", || seen() == expected).await;
+        let doubled = predictions(&sink).len() - expected.len();
+        assert!(doubled <= 295, "{doubled}: more than after one crash");
+        running.abort();
+
+        // A journal that is another, and shorter, is not waited for.
+        Bookmark::at(bench.outlets.places.join("mqtt"))
+            .write(1 << 40)
+            .unwrap();
+        let (running, progress) = start(&bench);
+        until("the publisher", || progress.borrow().connected).await;
+        bench.predict(400..401);
+        until("what is predicted now", || seen().contains(&400)).await;
+        until("its place to be kept", || kept(&bench) == Some(401)).await;
+        running.abort();
         subscriber.stopped().await;
     }
 }

@@ -73,6 +73,7 @@ pub async fn run(
     let mut feed = Feed::new(outlets, &options.prefix, options.encoding, "zenoh");
     let (to, publications) = mpsc::channel(QUEUE);
     let told = progress.subscribe();
+    let last_told = told.clone();
     let session = tokio::select! {
         opened = open(&options.network, &progress) => opened,
         () = stop.cancelled() => return,
@@ -84,6 +85,7 @@ pub async fn run(
     feed.pump(&to, told, &stop).await;
     drop(to);
     tokio::time::timeout(GRACE, sender).await.ok();
+    feed.close(&last_told.borrow());
     tokio::time::timeout(GRACE, session.close()).await.ok();
 }
 
@@ -114,9 +116,15 @@ fn put_all(
     progress: &watch::Sender<Progress>,
 ) {
     let mut publishers: HashMap<Box<str>, Publisher<'static>> = HashMap::new();
-    let mut delivered = 0;
+    let (mut delivered, mut reached) = (0, 0);
     let mut told = std::time::Instant::now();
-    while let Some(Publication { topic, payload, .. }) = publications.blocking_recv() {
+    while let Some(publication) = publications.blocking_recv() {
+        let Publication {
+            topic,
+            payload,
+            place,
+            ..
+        } = publication;
         let put = match publishers.get(&topic) {
             Some(publisher) => publisher.put(payload).wait(),
             None => {
@@ -138,13 +146,15 @@ fn put_all(
             Ok(()) => delivered += 1,
             Err(error) => progress.send_modify(|p| p.last_error = Some(error.to_string())),
         }
+        // What Zenoh would not take it takes no second time.
+        reached = place.map_or(reached, |p| p + 1);
         if told.elapsed() >= TELL_EVERY {
             told = std::time::Instant::now();
-            progress.send_modify(|p| p.delivered = delivered);
+            progress.send_modify(|p| (p.delivered, p.place) = (delivered, reached));
         }
     }
     progress.send_modify(|p| {
-        p.delivered = delivered;
+        (p.delivered, p.place) = (delivered, reached);
         p.connected = false;
     });
 }

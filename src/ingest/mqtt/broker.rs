@@ -50,6 +50,10 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+/// The largest packet that an MQTT 3.1.1 broker may send (B). It is not told of our limit, as one of MQTT 5 is,
+/// and would send what we do not read again and again: up to here it is read, refused and acknowledged.
+pub const READ_MAX_PACKET_BYTES: u32 = 2 * LIMIT_MAX_PACKET_BYTES;
+
 /// A broker and the credentials for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -76,7 +80,8 @@ pub struct Broker {
     pub keep_alive_s: u16,
     /// Seconds that a connection may take, TLS and log-in included.
     pub connect_timeout_s: u16,
-    /// Largest packet that is read (B).
+    /// Largest packet that is taken (B). What is larger is kept back by the broker (MQTT 5), or counted as
+    /// oversized (3.1.1).
     pub max_packet_bytes: u32,
 }
 

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use rumqttc::v5;
 
-use super::broker::{Broker, Invalid, Version};
+use super::broker::{Broker, Invalid, READ_MAX_PACKET_BYTES, Version};
 
 /// What a client brings to a connection beside the broker's address.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub enum Happening {
     Subscribed {
         refused: Option<String>,
     },
+    /// One of the topic filters is given up: of what only it brings, nothing comes any more.
+    Unsubscribed,
     /// One of our publications was written; `pkid` is 0 at QoS 0.
     Sent {
         pkid: u16,
@@ -121,7 +123,7 @@ pub fn open(broker: &Broker, setup: &Setup) -> Result<(Handle, Wire), Invalid> {
             o.set_transport(transport)
                 .set_keep_alive(broker.keep_alive())
                 .set_clean_session(setup.clean_session || setup.client_id.is_empty())
-                .set_max_packet_size(largest as usize, largest as usize)
+                .set_max_packet_size(READ_MAX_PACKET_BYTES as usize, largest as usize)
                 .set_inflight(setup.send_maximum.max(1))
                 .set_manual_acks(true);
             if let Some((user, password)) = login {
@@ -237,6 +239,14 @@ impl Handle {
         }
     }
 
+    /// Queues the end of the subscription to `topic`; `false` if the queue is full.
+    pub fn unsubscribe(&self, topic: &str) -> bool {
+        match self {
+            Handle::V4(c) => c.try_unsubscribe(topic).is_ok(),
+            Handle::V5(c) => c.try_unsubscribe(topic).is_ok(),
+        }
+    }
+
     /// Queues a publication; `false` if the queue is full.
     pub fn publish(&self, topic: &str, payload: Bytes, qos: u8, retain: bool) -> bool {
         match self {
@@ -285,6 +295,7 @@ fn happening_v4(event: rumqttc::Event) -> Happening {
                 .contains(&SubscribeReasonCode::Failure)
                 .then(|| "not allowed".into()),
         },
+        Event::Incoming(Packet::UnsubAck(_)) => Happening::Unsubscribed,
         Event::Outgoing(Outgoing::Publish(pkid)) => Happening::Sent { pkid },
         Event::Outgoing(Outgoing::Disconnect) => Happening::Closing,
         _ => Happening::Other,
@@ -314,6 +325,7 @@ fn happening_v5(event: v5::Event) -> Happening {
                 .find(|c| !matches!(c, SubscribeReasonCode::Success(_)))
                 .map(|c| format!("{c:?}")),
         },
+        v5::Event::Incoming(Packet::UnsubAck(_)) => Happening::Unsubscribed,
         v5::Event::Outgoing(rumqttc::Outgoing::Publish(pkid)) => Happening::Sent { pkid },
         v5::Event::Outgoing(rumqttc::Outgoing::Disconnect) => Happening::Closing,
         _ => Happening::Other,
@@ -321,8 +333,15 @@ fn happening_v5(event: v5::Event) -> Happening {
 }
 
 fn broken_v4(error: rumqttc::ConnectionError) -> Broken {
-    use rumqttc::{ConnectReturnCode as Code, ConnectionError};
+    use rumqttc::{ConnectReturnCode as Code, ConnectionError, StateError, mqttbytes};
     match error {
+        ConnectionError::MqttState(StateError::Deserialization(
+            mqttbytes::Error::PayloadSizeLimitExceeded(bytes),
+        )) => Broken::Lost(format!(
+            "the broker sends a packet of {bytes} bytes, more than the {READ_MAX_PACKET_BYTES} that are ever \
+             read, and will do so until it is taken out of the queue there (as message_size_limit or \
+             max_packet_size of the broker would do for the next one)"
+        )),
         ConnectionError::ConnectionRefused(
             code @ (Code::BadUserNamePassword
             | Code::NotAuthorized

@@ -34,6 +34,8 @@ pub struct Publication {
     /// 0 or 1.
     pub qos: u8,
     pub retain: bool,
+    /// Where it stands in what its sender reads from, for [`Progress::place`].
+    pub place: Option<u64>,
 }
 
 /// How far an outbox has come.
@@ -47,6 +49,8 @@ pub struct Progress {
     /// Those that the broker acknowledged with a refusal (MQTT 5); not counted in `delivered`.
     pub refused: u64,
     pub last_refusal: Option<String>,
+    /// Everything before this place is delivered or refused: where to go on after a crash.
+    pub place: u64,
     pub last_error: Option<String>,
     /// Whether the last error was the broker's no, which trying again will hardly mend.
     pub rejected: bool,
@@ -176,7 +180,10 @@ async fn connection(
                             window.tell(progress);
                             return Ok(());
                         }
-                        Happening::Received { .. } | Happening::Subscribed { .. } | Happening::Other => {}
+                        Happening::Received { .. }
+                        | Happening::Subscribed { .. }
+                        | Happening::Unsubscribed
+                        | Happening::Other => {}
                     }
                     match wire.buffered() {
                         Some(more) => happening = more,
@@ -214,6 +221,8 @@ struct Window {
     delivered: u64,
     refused: u64,
     last_refusal: Option<String>,
+    /// The place behind the furthest one that is done with.
+    done: u64,
     /// When something was last delivered, or the connection began.
     moved: Instant,
 }
@@ -228,6 +237,7 @@ impl Default for Window {
             delivered: 0,
             refused: 0,
             last_refusal: None,
+            done: 0,
             moved: Instant::now(),
         }
     }
@@ -258,6 +268,7 @@ impl Window {
                 continue;
             };
             self.refused += 1;
+            self.done = self.done.max(publication.place.map_or(0, |p| p + 1));
             self.last_refusal = Some(format!("{}: {fault}", publication.topic));
         }
     }
@@ -317,16 +328,24 @@ impl Window {
 
     fn remove(&mut self, at: usize) {
         if let Some(entry) = self.entries.remove(at) {
+            self.done = self.done.max(entry.publication.place.map_or(0, |p| p + 1));
             self.bytes -= entry.publication.payload.len();
             self.queued -= usize::from(entry.queued);
             self.moved = Instant::now();
         }
     }
 
+    /// Everything before it is done with. Acknowledgements may overtake each other.
+    fn place(&self) -> u64 {
+        let waiting = self.entries.iter().find_map(|e| e.publication.place);
+        waiting.map_or(self.done, |waiting| waiting.min(self.done))
+    }
+
     fn tell(&self, progress: &watch::Sender<Progress>) {
         progress.send_if_modified(|p| {
             let news = p.delivered != self.delivered || p.refused != self.refused;
             if news {
+                p.place = self.place();
                 p.delivered = self.delivered;
                 p.refused = self.refused;
                 p.last_refusal.clone_from(&self.last_refusal);
@@ -346,6 +365,7 @@ mod tests {
             payload: Bytes::from(vec![n; 10]),
             qos,
             retain: false,
+            place: Some(u64::from(n)),
         }
     }
 
@@ -400,6 +420,23 @@ mod tests {
             [1, 2],
             "ids of the old connection mean nothing"
         );
+    }
+
+    #[test]
+    fn the_place_is_that_of_the_first_that_is_not_done_with() {
+        let mut window = window_of(&[1, 1, 1, 1]);
+        assert_eq!(window.place(), 0);
+        for pkid in 1..=4 {
+            window.sent(pkid);
+        }
+        window.acknowledged(1, None);
+        assert_eq!(window.place(), 1);
+        window.acknowledged(3, None);
+        assert_eq!(window.place(), 1, "the second is still out");
+        window.acknowledged(2, Some("NotAuthorized".into()));
+        assert_eq!(window.place(), 3);
+        window.acknowledged(4, None);
+        assert_eq!(window.place(), 4);
     }
 
     #[test]

@@ -15,7 +15,9 @@
 //!   content.
 //! - **QoS 0** messages are offered: when the intake is full some are shed, and counted.
 //! - **Stop.** Nothing more is taken; what is out gets [`DRAIN`] to become durable and acknowledged;
-//!   then a farewell.
+//!   then a farewell. Where the broker keeps nothing for us (a clean session) the subscription is given up
+//!   first, and what was sent before the broker's word that it has ended is still taken: it would come no
+//!   second time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,8 +42,11 @@ const HELD_KIB: u32 = 8 * 1024;
 const REQUEST_QUEUE: usize = 70_000;
 /// Acknowledgements taken over at a time.
 const ACK_BATCH: usize = 1024;
-/// How long a stopping source waits for what it has out.
-pub const DRAIN: Duration = Duration::from_secs(5);
+/// How long a stopping source waits for what it has out: a full intake on a slow disk takes a while. It is
+/// below the time that `systemd/trackside.service` gives a stop.
+pub const DRAIN: Duration = Duration::from_secs(15);
+/// How long what is held may then take to find room in the intake.
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long it waits for its farewell to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a success: the next wait is short again.
@@ -268,7 +273,7 @@ pub(crate) async fn subscribe(
     drop(intakes);
     // What is held still goes to the intake, within the time that a stop may take.
     let abort = forwarder.abort_handle();
-    if tokio::time::timeout(DRAIN, forwarder).await.is_err() {
+    if tokio::time::timeout(HAND_OVER, forwarder).await.is_err() {
         abort.abort();
     }
     ended
@@ -313,6 +318,7 @@ async fn connection(
         waiting: None,
         subscribed: None,
         stopping: None,
+        leaving: 0,
         farewell: false,
         heard: Instant::now(),
     };
@@ -334,7 +340,9 @@ async fn connection(
                     return Ok(Ended::Stopped);
                 }
                 link.stopping = Some(Instant::now());
-                if link.waiting.take().is_some() {
+                link.leave();
+                // What the broker keeps for us it will send again.
+                if link.leaving == 0 && link.waiting.take().is_some() {
                     tally.withdrawn();
                 }
             }
@@ -429,6 +437,8 @@ struct Link<'a> {
     subscribed: Option<Instant>,
     /// When we were told to stop.
     stopping: Option<Instant>,
+    /// Topic filters being given up: until the broker has said so for each, messages are still taken.
+    leaving: usize,
     /// Whether the farewell is queued.
     farewell: bool,
     /// When something last happened on the wire.
@@ -449,7 +459,7 @@ impl Link<'_> {
                 topic,
                 payload,
                 pkid,
-            } if self.stopping.is_none() => {
+            } if self.stopping.is_none() || self.leaving > 0 => {
                 return Ok(self.received(topic, payload, pkid, intakes, tally));
             }
             Happening::Connected => {
@@ -478,6 +488,7 @@ impl Link<'_> {
                 )));
             }
             Happening::Closing => return Ok(Step::Gone),
+            Happening::Unsubscribed => self.leaving = self.leaving.saturating_sub(1),
             // A publication while stopping is left to the broker, which will send it again.
             Happening::Received { .. }
             | Happening::Sent { .. }
@@ -496,6 +507,13 @@ impl Link<'_> {
         tally: &mut Tally,
     ) -> Step {
         tally.message(payload.len());
+        // What is beyond the limit is beyond every limit of a record, too, and refused as oversized, which needs
+        // its beginning only.
+        let most = self.subscription.broker.max_packet_bytes as usize;
+        let payload = match payload.get(..most) {
+            Some(beginning) => Bytes::copy_from_slice(beginning),
+            None => payload,
+        };
         let mut message = Message {
             topic,
             payload,
@@ -576,11 +594,23 @@ impl Link<'_> {
         }
     }
 
+    /// Gives the subscription up where the broker would keep nothing for it.
+    fn leave(&mut self) {
+        if !self.subscription.clean_session {
+            return;
+        }
+        for topic in &self.subscription.topics {
+            self.leaving += usize::from(self.handle.unsubscribe(topic));
+        }
+    }
+
     /// Whether a stopping connection has nothing more to wait for.
     fn drained(&self, tally: &Tally) -> bool {
-        self.stopping.is_some_and(|since| {
-            since.elapsed() >= DRAIN || (tally.unacknowledged() == 0 && self.due.is_empty())
-        })
+        let done = self.leaving == 0
+            && self.waiting.is_none()
+            && tally.unacknowledged() == 0
+            && self.due.is_empty();
+        (self.stopping).is_some_and(|since| done || since.elapsed() >= DRAIN)
     }
 
     /// Queues the farewell, once; `true` when there is no point in waiting for it to be written.
@@ -638,6 +668,7 @@ mod tests {
             waiting: None,
             subscribed: None,
             stopping: None,
+            leaving: 0,
             farewell: false,
             heard: Instant::now(),
         };

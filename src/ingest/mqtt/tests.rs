@@ -266,6 +266,7 @@ pub(crate) fn publish(
                 payload: n.to_string().into(),
                 qos,
                 retain: false,
+                place: None,
             };
             to.send(publication).await.ok();
         }
@@ -342,6 +343,7 @@ impl Stream {
                     payload: n.to_string().into(),
                     qos: 1,
                     retain: false,
+                    place: None,
                 };
                 if stopped.load(Ordering::Relaxed) || to.send(publication).await.is_err() {
                     break;
@@ -437,6 +439,55 @@ async fn what_was_not_acknowledged_before_a_stop_comes_again() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(sink.len(), 0, "what was acknowledged does not come again");
     source.stopped().await;
+}
+
+/// It must not come again and again, nor hold up what stands behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_beyond_the_limit_is_passed_over_once() {
+    let Some(mosquitto) = Mosquitto::plain() else {
+        return;
+    };
+    for version in [Version::V4, Version::V5] {
+        let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+        let sink = Sink::start(queue, Duration::ZERO);
+        let source = run_source(options(mosquitto.broker(version)), &intake);
+        source.connected().await;
+        let most = mosquitto.broker(version).max_packet_bytes as usize;
+        let (to, publications) = mpsc::channel(8);
+        for payload in [b"1".to_vec(), vec![b'x'; most + 1], b"2".to_vec()] {
+            let publication = Publication {
+                topic: "v1/laps".into(),
+                payload: payload.into(),
+                qos: 1,
+                retain: false,
+                place: None,
+            };
+            to.send(publication).await.unwrap();
+        }
+        drop(to);
+        let (told, progress) = watch::channel(outbox::Progress::default());
+        let broker = Broker {
+            max_packet_bytes: super::broker::LIMIT_MAX_PACKET_BYTES,
+            ..mosquitto.broker(Version::V4)
+        };
+        let never = CancellationToken::new();
+        outbox::run(&broker, "large", None, publications, told, never).await;
+        assert_eq!(progress.borrow().delivered, 3);
+        let holds = |text: &[u8]| sink.all().iter().any(|(_, payload)| &payload[..] == text);
+        until("what stands behind it", || holds(b"2")).await;
+        let status = source.stopped().await;
+        assert_eq!(
+            (status.connections, status.unacknowledged),
+            (1, 0),
+            "{version:?}"
+        );
+        let refused = sink.all().into_iter().filter(|(topic, payload)| {
+            crate::record::decode(topic, payload).is_err_and(|r| r.reason() == "oversized")
+        });
+        // A broker of MQTT 5 keeps it to itself.
+        let expected = usize::from(version == Version::V4);
+        assert_eq!((refused.count(), sink.len()), (expected, 2 + expected));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
