@@ -1,5 +1,5 @@
-//! What a service manager and an operator rely on: SIGTERM drains, SIGHUP reloads, and a
-//! wrong configuration is refused with its key, its value, its line and what is allowed.
+//! What a service manager and an operator rely on: SIGTERM drains, SIGHUP reloads, systemd hears the truth,
+//! and a wrong configuration is refused with its key, its value, its line and what is allowed.
 
 #![forbid(unsafe_code)]
 // Seeds and figures belong into the test's output.
@@ -13,6 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use trackside::journal::{Journal, Options};
+
 use support::{
     Broker, BrokerOptions, Daemon, Proxy, Publisher, Recording, Scratch, mqtt_source_at, trackside,
     wait_for,
@@ -214,4 +216,188 @@ fn a_wrong_configuration_is_refused_with_key_value_line_and_what_is_allowed() {
         !output.status.success() && said.contains("nowhere.toml"),
         "{said}"
     );
+}
+
+#[test]
+fn who_reads_no_more_is_left_in_peace() {
+    let scratch = Scratch::new();
+    let data = scratch.join("data");
+    Journal::open(&data.join("records"), Options::default(), &mut |_| {})
+        .and_then(Journal::close)
+        .expect("an empty journal");
+    let data = data.to_str().expect("a path");
+    let commands: [&[&str]; 7] = [
+        &["journal", "ls", "--data", data],
+        &["journal", "ls", "--json", "--data", data],
+        &["journal", "verify", "--data", data],
+        &["journal", "export", "--out", "-", "--data", data],
+        &["config", "show"],
+        &["completions", "bash"],
+        &["--help"],
+    ];
+    for command in commands {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = trackside()
+            .args(command)
+            .stdout(writer)
+            .output()
+            .expect("an end");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {said}");
+        assert!(!said.contains("panicked"), "{command:?}: {said}");
+    }
+    // Nor does it panic where nobody hears its faults.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = trackside()
+        .args(["journal", "ls", "--data", "/nowhere"])
+        .stderr(writer)
+        .status()
+        .expect("an end");
+    assert_eq!(status.code(), Some(1));
+}
+
+/// What the service manager hears. `tests/run` builds with `--features systemd`; without it there is nobody
+/// to speak, and these tests are counted as ignored.
+mod notify {
+    use std::os::unix::net::UnixDatagram;
+    use std::process::Command;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Pings come at half of it; every stage moves at least once a second, or a little later where the machine
+    /// is busy with other things.
+    const WATCHDOG: Duration = Duration::from_secs(8);
+    /// A disk that does not answer for this long (far longer than the watchdog waits).
+    const STUCK: Duration = Duration::from_secs(20);
+
+    /// A socket as systemd gives one to a service.
+    struct Manager {
+        socket: UnixDatagram,
+        heard: Vec<(Instant, String)>,
+    }
+
+    impl Manager {
+        fn at(path: &Path) -> Manager {
+            let socket = UnixDatagram::bind(path).expect("a socket");
+            socket.set_nonblocking(true).expect("a socket");
+            Manager {
+                socket,
+                heard: Vec::new(),
+            }
+        }
+
+        fn listen(&mut self) {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = self.socket.recv(&mut buffer) {
+                let words = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                self.heard.push((Instant::now(), words));
+            }
+        }
+
+        /// When each message came that begins like this.
+        fn times(&mut self, begins: &str) -> Vec<Instant> {
+            self.listen();
+            let heard = self
+                .heard
+                .iter()
+                .filter(|(_, said)| said.starts_with(begins));
+            heard.map(|(at, _)| *at).collect()
+        }
+
+        fn wait(&mut self, begins: &str, times: usize, limit: Duration) {
+            wait_for(begins, limit, || {
+                (self.times(begins).len() >= times).then_some(())
+            });
+        }
+    }
+
+    fn under(mut command: Command, socket: &Path) -> Command {
+        command.env("NOTIFY_SOCKET", socket);
+        command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+        command.env_remove("WATCHDOG_PID");
+        command
+    }
+
+    #[test]
+    #[cfg_attr(not(feature = "systemd"), ignore = "needs --features systemd")]
+    fn systemd_hears_ready_status_watchdog_reloading_and_stopping() {
+        let scratch = Scratch::new();
+        let socket = scratch.join("notify");
+        let mut manager = Manager::at(&socket);
+        let mut daemon = Daemon::start_wrapped(&scratch.join("daemon"), "", READY_WITHIN, |c| {
+            (under(c, &socket), false)
+        });
+        manager.wait("READY=1", 1, READY_WITHIN);
+        manager.wait("STATUS=0 records on disk; 0 of 0 sources", 1, READY_WITHIN);
+        manager.wait("WATCHDOG=1", 3, READY_WITHIN);
+        let pings = manager.times("WATCHDOG=1");
+        assert!(
+            pings.windows(2).all(|two| two[1] - two[0] < WATCHDOG),
+            "{pings:?}"
+        );
+
+        daemon.process().signal(Signal::HUP);
+        manager.wait("RELOADING=1", 1, READY_WITHIN);
+        manager.wait("READY=1", 2, READY_WITHIN);
+        assert_eq!(manager.times("STOPPING=1").len(), 0);
+        daemon.process().signal(Signal::TERM);
+        assert!(daemon.process().wait(GONE_WITHIN).success());
+        manager.wait("STOPPING=1", 1, GONE_WITHIN);
+        let words: Vec<_> = manager
+            .heard
+            .iter()
+            .map(|(_, said)| said.as_str())
+            .collect();
+        // It pings on while it drains, and promises nothing more.
+        let last = words.iter().rfind(|word| **word != "WATCHDOG=1");
+        assert_eq!(last, Some(&"STOPPING=1"), "{words:?}");
+    }
+
+    #[test]
+    #[cfg_attr(not(feature = "systemd"), ignore = "needs --features systemd")]
+    fn a_disk_that_never_answers_silences_the_watchdog() {
+        let Some(path) = support::data(TEN_MINUTES) else {
+            return;
+        };
+        let scratch = Scratch::new();
+        let socket = scratch.join("notify");
+        let mut manager = Manager::at(&socket);
+        let broker = Broker::start(&scratch.join("broker"), BrokerOptions::default());
+        let sections = mqtt_source_at(&broker, broker.port(), "stuck");
+        let home = scratch.join("daemon");
+        // Once records come, the writer's first flush takes longer than the watchdog's patience.
+        let daemon = Daemon::start_wrapped(&home, &sections, READY_WITHIN, |c| {
+            let mut strace = Command::new("strace");
+            let delay = STUCK.as_micros();
+            strace
+                .args(["-f", "-qq", "-o"])
+                .arg(scratch.join("strace"))
+                .args(["-e", "trace=fdatasync"])
+                .args([
+                    "-e",
+                    &format!("inject=fdatasync:delay_enter={delay}:when=1"),
+                ])
+                .arg(c.get_program())
+                .args(c.get_args());
+            (under(strace, &socket), true)
+        });
+        daemon.wait_connected(READY_WITHIN);
+        manager.wait("WATCHDOG=1", 1, READY_WITHIN);
+        let publisher = Publisher::connect(&broker, "stuck-publisher");
+        for message in Recording::open(&path).take(100) {
+            publisher.publish(&message.topic, message.payload);
+        }
+        manager.wait("STATUS=no progress in writer", 1, READY_WITHIN);
+        let longest = |pings: &[Instant]| pings.windows(2).map(|two| two[1] - two[0]).max();
+        let before = manager.times("WATCHDOG=1").len();
+        manager.wait("WATCHDOG=1", before + 1, READY_WITHIN);
+        let pings = manager.times("WATCHDOG=1");
+        assert!(
+            longest(&pings) > Some(WATCHDOG),
+            "systemd would not have noticed: {pings:?}"
+        );
+    }
 }

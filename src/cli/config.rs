@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::cli::say::say;
 use crate::config::Config;
 
 /// Check or show the configuration.
@@ -33,12 +34,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.action {
         Action::Check(file) => {
             Config::load(file.config.as_deref())?;
-            println!("the configuration is valid");
+            say!("the configuration is valid");
         }
         Action::Show(file) => {
             let config = Config::load(file.config.as_deref())?;
             // Debug shows secrets as dots: their type does not print them.
-            println!("{config:#?}");
+            say!("{config:#?}");
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::broker;
 use super::simulate::{self, Bar, Paced};
 use crate::api::health::Health;
+use crate::cli::say::say;
 use crate::config::Config;
 use crate::daemon;
 use crate::ingest::mqtt::{self, Broker, Version};
@@ -133,13 +134,13 @@ async fn show(
     let stop = CancellationToken::new();
     let running = daemon::start(&config, metrics.clone()).await?;
     tokio::spawn(observability::upkeep(metrics, stop.clone()));
-    println!("pit wall:  http://{}/", running.address());
-    println!(
+    say!("pit wall:  http://{}/", running.address());
+    say!(
         "broker:    {}  (topics v1/# in, trackside/v1/# out)",
         broker.url
     );
-    println!("journal:   {}", config.data_dir.display());
-    println!("Ctrl-C ends it.");
+    say!("journal:   {}", config.data_dir.display());
+    say!("Ctrl-C ends it.");
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -183,7 +184,7 @@ async fn show(
 /// What was fed stays on the page when the race is over; only an error ends the demo.
 async fn over(feed: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
     feed.await??;
-    println!("the race is over; the page stays until Ctrl-C");
+    say!("the race is over; the page stays until Ctrl-C");
     std::future::pending().await
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::cli::say::say;
 use crate::config::Config;
 use crate::device::{Notifier, Readings};
 use crate::journal;
@@ -77,20 +78,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
     if args.json {
         let all = serde_json::json!({ "findings": findings, "readings": readings });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         for f in &findings {
-            println!(
+            say!(
                 "{} {:<14} {}",
                 if f.ok { "ok " } else { "BAD" },
                 f.what,
                 f.found
             );
             if let Some(remedy) = &f.remedy {
-                println!("    {:<14} → {remedy}", "");
+                say!("    {:<14} → {remedy}", "");
             }
         }
-        println!("\n{}", serde_json::to_string_pretty(&readings)?);
+        say!("\n{}", serde_json::to_string_pretty(&readings)?);
     }
     let bad = findings.iter().filter(|f| !f.ok).count();
     anyhow::ensure!(

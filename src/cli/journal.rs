@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustc_hash::FxHashSet;
 use serde_json::json;
 
+use crate::cli::say::{note, say};
 use crate::journal::{Journal, Options, Progress, Query, Reader, export, repair, verify};
 use crate::record::{Kind, Time};
 
@@ -192,31 +193,34 @@ fn ls(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "documents": documents(&reader, &kinds)?,
             "losses": reader.losses(),
         });
-        println!("{report:#}");
+        say!("{report:#}");
         return Ok(());
     }
-    println!("records {}..{}", reader.first_seq(), reader.next_seq());
+    say!("records {}..{}", reader.first_seq(), reader.next_seq());
     for s in &segments {
-        println!(
+        say!(
             "  {}  {} bytes  records {}..{}",
-            s.file, s.bytes, s.first_seq, s.end_seq
+            s.file,
+            s.bytes,
+            s.first_seq,
+            s.end_seq
         );
     }
     for s in &sessions {
         let total: u64 = s.entries.values().sum();
         let date = |t: Option<Time>| t.map_or("?".to_owned(), |t| t.to_string());
-        println!(
+        say!(
             "session {}: {total} records, {} to {}",
             s.session_key,
             date(s.first),
             date(s.last)
         );
         for (kind, n) in &s.entries {
-            println!("  {kind:<22} {n:>10}");
+            say!("  {kind:<22} {n:>10}");
         }
     }
     for loss in reader.losses() {
-        println!("damaged: {loss}");
+        say!("damaged: {loss}");
     }
     Ok(())
 }
@@ -226,23 +230,24 @@ fn run_verify(dir: &Path, as_json: bool) -> anyhow::Result<bool> {
     let report = verify(dir, &mut show(&bar))?;
     bar.finish_and_clear();
     if as_json {
-        println!("{:#}", serde_json::to_value(&report)?);
+        say!("{:#}", serde_json::to_value(&report)?);
         return Ok(report.is_whole());
     }
     let blocks: u64 = report.files.iter().map(|f| f.blocks).sum();
     let entries: u64 = report.files.iter().map(|f| f.entries).sum();
-    println!(
+    say!(
         "{} files, {blocks} blocks, {entries} records are whole",
         report.files.len()
     );
     for seqs in &report.known_losses {
-        println!(
+        say!(
             "known: records {}..{} were put into quarantine",
-            seqs.start, seqs.end
+            seqs.start,
+            seqs.end
         );
     }
     for loss in &report.damage {
-        println!("damaged: {loss}");
+        say!("damaged: {loss}");
     }
     Ok(report.is_whole())
 }
@@ -252,9 +257,9 @@ fn run_repair(dir: &Path) -> anyhow::Result<()> {
     let damage = repair(dir, Options::default(), &mut show(&bar))?;
     bar.finish_and_clear();
     for loss in &damage {
-        println!("put into quarantine: {loss}");
+        say!("put into quarantine: {loss}");
     }
-    println!("the index is rebuilt");
+    say!("the index is rebuilt");
     Ok(())
 }
 
@@ -291,8 +296,8 @@ fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     out.flush().context("cannot write the export")?;
     bar.finish_and_clear();
     for loss in reader.losses() {
-        eprintln!("left out: {loss}");
+        note!("left out: {loss}");
     }
-    eprintln!("{rows} records written to {}", args.out.display());
+    note!("{rows} records written to {}", args.out.display());
     Ok(())
 }

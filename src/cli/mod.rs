@@ -2,8 +2,7 @@
 //!
 //! **Invariant:** the only room that prints. It holds no logic that another room could hold.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -18,7 +17,10 @@ mod doctor;
 mod journal;
 mod replay;
 mod run;
+mod say;
 mod simulate;
+
+use say::note;
 
 /// Trackside telemetry, prediction and strategy for Formula 1.
 #[derive(Parser)]
@@ -67,20 +69,16 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "trackside",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trackside", &mut script);
+            std::io::stdout().write_all(&script).map_err(Into::into)
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("trackside: {e:#}");
+            note!("trackside: {e:#}");
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::say::{note, say};
 use crate::ingest::Message;
 use crate::ingest::mqtt::Broker;
 use crate::ingest::recording;
@@ -102,12 +103,13 @@ async fn publish(args: &Args) -> anyhow::Result<()> {
     };
     bar.finish_and_clear();
     let rate = summary.messages as f64 / summary.elapsed_s.max(1e-9);
-    println!(
+    say!(
         "{} messages in {:.1} s ({rate:.0}/s)",
-        summary.messages, summary.elapsed_s
+        summary.messages,
+        summary.elapsed_s
     );
     if let Some(fault) = &summary.first_fault {
-        println!(
+        say!(
             "{} lines were no messages; the first: {fault}",
             summary.skipped
         );
@@ -186,7 +188,7 @@ fn offline(args: &Args) -> anyhow::Result<()> {
             Ok(recorded) => recorded,
             Err(e) if e.is_of_one_line() => {
                 skipped += 1;
-                eprintln!("{}: {e}", args.file.display());
+                note!("{}: {e}", args.file.display());
                 continue;
             }
             Err(e) => return Err(e).context(args.file.display().to_string()),
@@ -251,15 +253,18 @@ impl Schedule {
 
 fn print_result(live: &Live, tally: &Tally, skipped: u64) {
     let race = live.race();
-    println!(
+    say!(
         "{:>3} {:>4} {:<4} {:>4}  status",
-        "pos", "car", "name", "laps"
+        "pos",
+        "car",
+        "name",
+        "laps"
     );
     for row in race.classification() {
         let name = race
             .car(row.driver_number)
             .map_or("", |c| c.acronym.as_str());
-        println!(
+        say!(
             "{:>3} {:>4} {:<4} {:>4}  {}{}",
             row.position,
             row.driver_number,
@@ -273,7 +278,7 @@ fn print_result(live: &Live, tally: &Tally, skipped: u64) {
             }
         );
     }
-    println!("{} messages, {skipped} lines skipped", tally.messages());
+    say!("{} messages, {skipped} lines skipped", tally.messages());
 }
 
 /// Makes durable what was absorbed, folds it, and writes the predictions that it brought.

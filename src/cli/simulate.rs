@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use zenoh::qos::CongestionControl;
 
+use crate::cli::say::say;
 use crate::ingest::mqtt::Broker;
 use crate::ingest::mqtt::outbox::{self, Publication};
 use crate::ingest::recording;
@@ -148,9 +149,12 @@ pub fn now() -> Time {
 pub fn run(args: Args) -> anyhow::Result<()> {
     if args.list_circuits {
         for c in &CIRCUITS {
-            println!(
+            say!(
                 "{:<14} {}, {}: {} laps",
-                c.name, c.location, c.country_name, c.laps
+                c.name,
+                c.location,
+                c.country_name,
+                c.laps
             );
         }
         return Ok(());
@@ -280,6 +284,7 @@ pub async fn to_broker(mut paced: Paced, broker: &Broker) -> anyhow::Result<()> 
             payload: message.payload,
             qos: 1,
             retain: false,
+            place: None,
         };
         tokio::select! {
             biased;
@@ -381,7 +386,7 @@ impl Bar {
     fn finish(&self, what: &str) {
         self.bar.finish_and_clear();
         if !self.quiet {
-            println!("{} messages {what}", self.messages);
+            say!("{} messages {what}", self.messages);
         }
     }
 }

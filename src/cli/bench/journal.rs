@@ -175,6 +175,7 @@ fn measure(recording: &Path, scratch: &Path) -> anyhow::Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::say::note;
 
     /// The promise of the format, on ten minutes of a real race.
     #[test]
@@ -190,11 +191,11 @@ mod tests {
                 "{} is missing",
                 recording.display()
             );
-            eprintln!("passed over: {} is missing", recording.display());
+            note!("passed over: {} is missing", recording.display());
             return;
         }
         let found = run(&recording).unwrap();
-        eprintln!("{found:#}");
+        note!("{found:#}");
         assert!(
             found["journal"]["bytes_per_row"]["car_data"]
                 .as_f64()

@@ -1,5 +1,6 @@
 //! `trackside bench`: each figure beside a baseline from the same run.
 
+use crate::cli::say::say;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -62,9 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::BareSubscriber(args) => return subscriber::run(args),
     };
     if args.json {
-        println!("{figures}");
+        say!("{figures}");
     } else {
-        println!("{figures:#}");
+        say!("{figures:#}");
     }
     Ok(())
 }

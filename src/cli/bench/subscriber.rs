@@ -10,6 +10,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 
+use crate::cli::say::say;
 use crate::ingest::mqtt;
 
 /// It gives up when nothing comes for this long.
@@ -57,11 +58,11 @@ async fn count(args: &Args) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("{counted} of {} messages came", args.messages))??;
         match event {
-            Event::Incoming(Packet::SubAck(_)) => println!("subscribed"),
+            Event::Incoming(Packet::SubAck(_)) => say!("subscribed"),
             Event::Incoming(Packet::Publish(_)) => counted += 1,
             _ => {}
         }
     }
-    println!("counted");
+    say!("counted");
     Ok(())
 }
