@@ -44,6 +44,9 @@ use crate::publish;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the state is published to subscribers.
 const STATE_INTERVAL: Duration = Duration::from_millis(500);
+/// Predictions that their journal's tail holds in memory: each takes up to a few kilobytes, and a race makes no
+/// more than some thousands.
+const PREDICTIONS_TAIL: usize = 2_048;
 /// How long publishers get to hand over the last predictions when the daemon stops.
 const PUBLISH_GRACE: Duration = Duration::from_secs(2);
 /// Age of the last record beyond which a connected feed counts as silent.
@@ -249,6 +252,7 @@ fn open_journals(config: &Config) -> anyhow::Result<(Journal, Journal)> {
         "predictions",
         journal::Options {
             durability: Durability::Lazy,
+            tail_entries: config.journal.tail_entries.min(PREDICTIONS_TAIL),
             ..config.journal.clone()
         },
     )?;

@@ -47,7 +47,7 @@ const ACK_BATCH: usize = 1024;
 pub const DRAIN: Duration = Duration::from_secs(15);
 /// How long what is held may then take to find room in the intake.
 const HAND_OVER: Duration = Duration::from_secs(2);
-/// How long it waits for its farewell to be written.
+/// How long it waits for its farewell to be written, and then for the broker to hear it.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a success: the next wait is short again.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -320,6 +320,7 @@ async fn connection(
         stopping: None,
         leaving: 0,
         farewell: false,
+        said_farewell: None,
         heard: Instant::now(),
     };
     tally.fresh();
@@ -377,7 +378,6 @@ async fn connection(
                         Ok(happening) => match link.on(happening, intakes, tally, on_ready)? {
                             Step::On => {}
                             Step::Closed => return Ok(Ended::IntakeClosed),
-                            Step::Gone => return Ok(Ended::Stopped),
                         },
                         Err(broken) => {
                             link.salvage(&mut wire, intakes, tally);
@@ -420,8 +420,6 @@ enum Step {
     On,
     /// The intake is closed.
     Closed,
-    /// Our farewell is written.
-    Gone,
 }
 
 /// The state of one connection.
@@ -441,6 +439,8 @@ struct Link<'a> {
     leaving: usize,
     /// Whether the farewell is queued.
     farewell: bool,
+    /// When it was written.
+    said_farewell: Option<Instant>,
     /// When something last happened on the wire.
     heard: Instant,
 }
@@ -487,7 +487,7 @@ impl Link<'_> {
                     self.subscription.topics.join(", ")
                 )));
             }
-            Happening::Closing => return Ok(Step::Gone),
+            Happening::Closing => self.said_farewell = Some(Instant::now()),
             Happening::Unsubscribed => self.leaving = self.leaving.saturating_sub(1),
             // A publication while stopping is left to the broker, which will send it again.
             Happening::Received { .. }
@@ -613,11 +613,16 @@ impl Link<'_> {
         (self.stopping).is_some_and(|since| done || since.elapsed() >= DRAIN)
     }
 
-    /// Queues the farewell, once; `true` when there is no point in waiting for it to be written.
+    /// Queues the farewell, once; `true` when there is no point in waiting for it to be written, or for the
+    /// broker to close the connection then. To close it ourselves while something lies unread would reset it,
+    /// and the last acknowledgements would be lost on their way.
     fn farewell_is_over(&mut self) -> bool {
         if !self.farewell {
             self.farewell = self.handle.disconnect();
             return !self.farewell;
+        }
+        if let Some(said) = self.said_farewell {
+            return said.elapsed() >= FAREWELL;
         }
         self.stopping
             .is_some_and(|since| since.elapsed() >= DRAIN + FAREWELL)
@@ -670,6 +675,7 @@ mod tests {
             stopping: None,
             leaving: 0,
             farewell: false,
+            said_farewell: None,
             heard: Instant::now(),
         };
         let status = watch::channel(SourceStatus::new("x", "mqtt")).0;
