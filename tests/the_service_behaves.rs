@@ -24,7 +24,7 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 const GONE_WITHIN: Duration = Duration::from_secs(180);
 const TEN_MINUTES: &str = "recordings/2024-bahrain-race-first-10-minutes.ndjson.zst";
 /// Messages in all, and after how many of them the daemon is told to stop. What may be on its way then must
-/// be durable within the 5 s that a stopping source waits, also on a machine that is busy with other things.
+/// be durable within the 15 s that a stopping source waits, also on a machine that is busy with other things.
 const MESSAGES: usize = 8_000;
 const STOP_AFTER: u64 = 2_000;
 

@@ -38,7 +38,7 @@
 //! tail reaches 16,384 entries or 8 MiB it moves, as columns, to the end of the last **segment**, which
 //! grows to [`Options::segment_bytes`] or to the end of the session and is then sealed with a footer
 //! that lists its blocks. So the many small commits of a live feed are written twice, once for
-//! durability and once for keeps, and a crash never leaves more than one tail of small blocks to read.
+//! durability and once for keeps, and a crash never leaves more than two tails of small blocks to read.
 //! (Rewriting a whole segment when it closes was the other way: it writes as much, at once, and until
 //! then leaves hundreds of thousands of blocks of a few rows to be indexed and recovered.)
 //!
@@ -82,7 +82,8 @@
 //!
 //! One car-race of telemetry (950k records in 100 minutes) is about 4 MB. A live commit of 20 records
 //! writes about 600 bytes and one `fdatasync`; every 16,384 records about 10 ms of encoding come on
-//! top, on another thread. Reading entries: about 10⁶ a second and core, bounded by making records; columns: about 10⁷.
+//! top, on another thread. Reading entries: about 10⁶ a second and core, bounded by making records;
+//! columns: about 10⁷.
 //! Memory: the tail and the frozen one (each 16,384 entries, about 2 MB, or 8 MiB), four decoded blocks,
 //! sled's 4 MiB.
 
