@@ -62,6 +62,9 @@ pub(super) fn recover(
             losses: Vec::new(),
         },
     };
+    // Logs first: one that is moved into a segment meanwhile is then missed when it is opened. The other way
+    // round its records would be missed, and nothing else.
+    let logs = list(dir, LOG)?;
     let segments = list(dir, SEGMENT)?;
     for (i, (first_seq, path)) in segments.iter().enumerate() {
         progress(Progress {
@@ -72,7 +75,6 @@ pub(super) fn recover(
         let limit = segments.get(i + 1).map(|(first, _)| *first);
         r.segment(*first_seq, path, limit)?;
     }
-    let logs = list(dir, LOG)?;
     for (i, (first_seq, path)) in logs.iter().enumerate() {
         let limit = logs.get(i + 1).map_or(u64::MAX, |(first, _)| *first);
         r.log(*first_seq..limit, path)?;
@@ -229,18 +231,7 @@ pub(super) fn recover_beside(
         match recover(dir, false, progress) {
             Err(Error::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && tries < TRIES && dir.exists() => {}
-            Ok(r) if tries < TRIES && gap_before_tail(&r) => {}
             other => return other,
         }
     }
-}
-
-/// Whether the tail does not join the segments: a sign that it was moved while we looked.
-fn gap_before_tail(r: &Recovered) -> bool {
-    let end = r.state.segments.last().map_or(0, |s| s.end_seq);
-    r.losses.is_empty()
-        && r.state
-            .tail
-            .first_seq()
-            .is_some_and(|first| first > end && end > 0)
 }

@@ -555,6 +555,36 @@ fn commits_and_readers_go_on_while_tails_move() {
     assert!(logs.len() <= 1, "{logs:?}");
 }
 
+/// Who looks from outside, while tails move and logs go away under him, sees a whole journal up to some record.
+#[test]
+fn beside_a_writer_nothing_looks_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(dir.path(), &small());
+    let writing = std::thread::spawn(move || {
+        for part in entries(0..6_000).chunks(4) {
+            journal.append(part.to_vec());
+            journal.commit().unwrap();
+        }
+        close(journal);
+    });
+    let mut looks = 0;
+    while !writing.is_finished() || looks == 0 {
+        let beside = Journal::open_read_only(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(beside.losses(), [], "look {looks}");
+        let (all, skipped) = read_all(&beside, MAX_BATCH);
+        assert_eq!(skipped, [], "look {looks}");
+        assert!(all.iter().map(|(seq, _)| *seq).eq(0..all.len() as u64));
+        assert_eq!(
+            verify(dir.path(), &mut |_| {}).unwrap().damage,
+            [],
+            "look {looks}"
+        );
+        looks += 1;
+    }
+    writing.join().unwrap();
+    assert!(looks > 1, "{looks}");
+}
+
 /// A tail that cannot be moved is not lost, does not stop small commits, and is moved when that can be done.
 #[test]
 fn a_move_that_fails_is_made_up_for() {
@@ -610,8 +640,9 @@ fn what_is_missing_at_the_start_is_named_unless_retention_took_it() {
         assert_eq!(report.damage.len(), 1, "{cut:?}: {:?}", report.damage);
         assert_eq!(report.damage[0].seqs, gone, "{cut:?}");
         // Opening names it too, serves the rest, and does not make it forgotten.
-        let rest: Vec<_> = (all.iter().cloned())
+        let rest: Vec<_> = (all.iter())
             .filter(|(seq, _)| !(*first..end).contains(seq))
+            .cloned()
             .collect();
         for _ in 0..2 {
             let journal = open_with(dir.path(), &small());

@@ -144,6 +144,8 @@ fn check_patiently(path: &Path, seqs: Range<u64>) -> Result<Checked, Error> {
 
 /// The journal's files in the order of what they hold, each with its sequence numbers' bounds.
 fn files(dir: &Path) -> Result<Vec<(std::path::PathBuf, Range<u64>)>, Error> {
+    // Logs first, as recovery does, and for the same reason.
+    let logs = list(dir, LOG)?;
     let segments = list(dir, SEGMENT)?;
     let mut files: Vec<_> = (segments.iter().enumerate())
         .map(|(i, (first, path))| {
@@ -151,7 +153,6 @@ fn files(dir: &Path) -> Result<Vec<(std::path::PathBuf, Range<u64>)>, Error> {
             (path.clone(), *first..limit)
         })
         .collect();
-    let logs = list(dir, LOG)?;
     files.extend(logs.iter().enumerate().map(|(i, (first, path))| {
         let limit = logs.get(i + 1).map_or(u64::MAX, |(next, _)| *next);
         (path.clone(), *first..limit)
