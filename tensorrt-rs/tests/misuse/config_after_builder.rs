@@ -1,0 +1,11 @@
+//! E0505
+use tensorrt_rs::*;
+
+fn main() -> Result<(), Error> {
+    let logger = Logger::new()?;
+    let builder = Builder::new(Library::open()?, &logger)?;
+    let made = builder.config()?;
+    drop(builder);
+    drop(made);
+    Ok(())
+}

@@ -1,0 +1,289 @@
+// A runtime that needs no GPU: it stands in for TensorRT's where what is tested is this crate's side of the
+// interface. It implements the real headers' classes, so that every call goes through the same tables as with
+// the real library; what it does not implement ends the process (refusing.hpp, made from the headers).
+//
+// Its one engine sums: `state` [batch, 8] → `values` [batch, 10], values[i][j] = Σ state[i] + j, batch 1 to 22, or 4
+// to 8 in a second profile. "Device memory" is the process's own. It counts what is alive, and ends the process
+// where a parent is destroyed before its child.
+#include <NvInfer.h>
+#include <NvInferRuntime.h>
+#include <NvInferVersion.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "refusing.hpp"
+
+using namespace nvinfer1;
+
+namespace
+{
+
+constexpr char kPlan[] = "an engine of the stand-in";
+constexpr int64_t kLeast[] = {1, 4};
+constexpr int64_t kMost[] = {22, 8};
+
+ILogger* heard_by = nullptr;
+
+void error(char const* message)
+{
+    heard_by->log(ILogger::Severity::kERROR, message);
+}
+
+// What is alive below a parent.
+struct Children
+{
+    int count{0};
+    char const* of;
+    ~Children()
+    {
+        if (count != 0)
+        {
+            std::fprintf(stderr, "stand-in: %s was destroyed before %d of its children\n", of, count);
+            std::abort();
+        }
+    }
+};
+
+struct Child
+{
+    Children& parent;
+    explicit Child(Children& of) : parent(of) { ++parent.count; }
+    ~Child() { --parent.count; }
+};
+
+Dims shape(int64_t rows, int64_t columns)
+{
+    Dims dims{};
+    dims.nbDims = 2;
+    dims.d[0] = rows;
+    dims.d[1] = columns;
+    return dims;
+}
+
+bool is(char const* name, char const* wanted)
+{
+    return std::strcmp(name, wanted) == 0;
+}
+
+class Memory final : public IHostMemory, public apiv::refusing::VHostMemory
+{
+public:
+    explicit Memory(std::string bytes) : mBytes(std::move(bytes)) { mImpl = this; }
+    void* data() const noexcept override { return const_cast<char*>(mBytes.data()); }
+    std::size_t size() const noexcept override { return mBytes.size(); }
+
+private:
+    std::string mBytes;
+};
+
+class Inspector final : public IEngineInspector, public apiv::refusing::VEngineInspector
+{
+public:
+    Inspector() { mImpl = this; }
+    char const* getEngineInformation(LayerInformationFormat) const noexcept override
+    {
+        return "{\"Layers\": [\"sum\"]}";
+    }
+};
+
+#if defined(TRT_FEATURE_RTX)
+class Cache final : public IRuntimeCache, public apiv::refusing::VRuntimeCache
+{
+public:
+    Cache() { mImpl = this; }
+    IHostMemory* serialize() const noexcept override { return new Memory(mKernels); }
+    bool deserialize(void const* blob, size_t size) noexcept override
+    {
+        if (size < 7 || std::memcmp(blob, "kernels", 7) != 0)
+        {
+            error("the runtime cache is damaged");
+            return false;
+        }
+        mKernels.assign(static_cast<char const*>(blob), size);
+        return true;
+    }
+    mutable std::string mKernels{"kernels"};
+};
+
+class Config final : public IRuntimeConfig, public apiv::refusing::VRuntimeConfig
+{
+public:
+    explicit Config(Children& engine) : mAmong(engine) { mImpl = this; }
+    IRuntimeCache* createRuntimeCache() const noexcept override { return new Cache; }
+    bool setRuntimeCache(IRuntimeCache const& cache) noexcept override
+    {
+        mCache = static_cast<Cache const*>(&cache);
+        return true;
+    }
+    Cache const* mCache{nullptr};
+
+private:
+    Child mAmong;
+};
+#endif
+
+class Context final : public IExecutionContext, public apiv::refusing::VExecutionContext
+{
+public:
+    explicit Context(Children& engine) : mAmong(engine) { mImpl = this; }
+
+    bool setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcept override
+    {
+        mProfile = profile;
+        mBatch = -1;
+        return true;
+    }
+
+    bool setInputShape(char const* name, Dims const& dims) noexcept override
+    {
+        if (!is(name, "state") || dims.nbDims != 2 || dims.d[1] != 8 || dims.d[0] < kLeast[mProfile]
+            || dims.d[0] > kMost[mProfile])
+        {
+            error("setInputShape: the stand-in got what should have been refused before");
+            return false;
+        }
+        mBatch = dims.d[0];
+        return true;
+    }
+
+    Dims getTensorShape(char const* name) const noexcept override
+    {
+        return is(name, "state") ? shape(mBatch, 8) : shape(mBatch, 10);
+    }
+
+    int64_t getMaxOutputSize(char const*) const noexcept override { return kMost[mProfile] * 10 * 4; }
+
+    bool setTensorAddress(char const* name, void* address) noexcept override
+    {
+        (is(name, "state") ? mState : mValues) = static_cast<float*>(address);
+        return true;
+    }
+
+    bool enqueueV3(cudaStream_t stream) noexcept override
+    {
+        if (stream == nullptr)
+        {
+            error("enqueueV3: the stream is lost");
+            return false;
+        }
+        for (int64_t i = 0; i < mBatch; ++i)
+        {
+            float sum = 0;
+            for (int64_t j = 0; j < 8; ++j)
+            {
+                sum += mState[i * 8 + j];
+            }
+            for (int64_t j = 0; j < 10; ++j)
+            {
+                mValues[i * 10 + j] = sum + static_cast<float>(j);
+            }
+        }
+#if defined(TRT_FEATURE_RTX)
+        if (mConfig != nullptr && mConfig->mCache != nullptr)
+        {
+            mConfig->mCache->mKernels += " compiled";
+        }
+#endif
+        return true;
+    }
+
+#if defined(TRT_FEATURE_RTX)
+    bool isStreamCapturable(cudaStream_t stream) const noexcept override { return stream != nullptr; }
+    Config* mConfig{nullptr};
+#endif
+
+private:
+    Child mAmong;
+    int32_t mProfile{0};
+    int64_t mBatch{-1};
+    float* mState{nullptr};
+    float* mValues{nullptr};
+};
+
+class Engine final : public ICudaEngine, public apiv::refusing::VCudaEngine
+{
+public:
+    explicit Engine(Children& runtime) : mAmong(runtime) { mImpl = this; }
+    int32_t getNbLayers() const noexcept override { return 1; }
+    IHostMemory* serialize() const noexcept override { return new Memory(kPlan); }
+    bool isRefittable() const noexcept override { return false; }
+    int32_t getNbOptimizationProfiles() const noexcept override { return 2; }
+    int64_t getDeviceMemorySizeV2() const noexcept override { return 4096; }
+    IEngineInspector* createEngineInspector() const noexcept override { return new Inspector; }
+    int32_t getNbIOTensors() const noexcept override { return 2; }
+    char const* getIOTensorName(int32_t index) const noexcept override { return index == 0 ? "state" : "values"; }
+    Dims getTensorShape(char const* name) const noexcept override
+    {
+        return is(name, "state") ? shape(-1, 8) : shape(-1, 10);
+    }
+    DataType getTensorDataType(char const*) const noexcept override { return DataType::kFLOAT; }
+    TensorLocation getTensorLocation(char const*) const noexcept override { return TensorLocation::kDEVICE; }
+    TensorIOMode getTensorIOMode(char const* name) const noexcept override
+    {
+        return is(name, "state") ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+    }
+    Dims getProfileShape(char const*, int32_t profile, OptProfileSelector select) const noexcept override
+    {
+        return shape(select == OptProfileSelector::kMIN ? kLeast[profile] : kMost[profile], 8);
+    }
+    IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override
+    {
+        return new Context(mContexts);
+    }
+#if defined(TRT_FEATURE_RTX)
+    IRuntimeConfig* createRuntimeConfig() noexcept override { return new Config(mContexts); }
+    IExecutionContext* createExecutionContextWithRuntimeConfig(IRuntimeConfig* config) noexcept override
+    {
+        auto* const context = new Context(mContexts);
+        context->mConfig = static_cast<Config*>(config);
+        return context;
+    }
+#endif
+
+private:
+    Child mAmong;
+    Children mContexts{0, "an engine"};
+};
+
+class Runtime final : public IRuntime, public apiv::refusing::VRuntime
+{
+public:
+    Runtime() { mImpl = this; }
+    ICudaEngine* deserializeCudaEngine(void const* blob, std::size_t size) noexcept override
+    {
+        if (size != sizeof kPlan - 1 || std::memcmp(blob, kPlan, size) != 0)
+        {
+            error("deserializeCudaEngine: the magic tag does not match");
+            return nullptr;
+        }
+        return new Engine(mEngines);
+    }
+
+private:
+    Children mEngines{0, "a runtime"};
+};
+
+} // namespace
+
+extern "C"
+{
+
+__attribute__((visibility("default"))) int32_t getInferLibVersion() noexcept
+{
+    return NV_TENSORRT_MAJOR * 10000 + NV_TENSORRT_MINOR * 100 + NV_TENSORRT_PATCH;
+}
+
+__attribute__((visibility("default"))) void* createInferRuntime_INTERNAL(void* logger, int32_t version) noexcept
+{
+    if (version != NV_TENSORRT_VERSION)
+    {
+        return nullptr;
+    }
+    heard_by = static_cast<ILogger*>(logger);
+    return static_cast<IRuntime*>(new Runtime);
+}
+
+} // extern "C"
