@@ -46,7 +46,7 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 const STATE_INTERVAL: Duration = Duration::from_millis(500);
 /// Predictions that their journal's tail holds in memory: each takes up to a few kilobytes, and a race makes no
 /// more than some thousands.
-const PREDICTIONS_TAIL: usize = 2_048;
+const PREDICTIONS_TAIL: usize = 1_024;
 /// How long publishers get to hand over the last predictions when the daemon stops.
 const PUBLISH_GRACE: Duration = Duration::from_secs(2);
 /// Age of the last record beyond which a connected feed counts as silent.
