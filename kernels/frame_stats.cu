@@ -19,17 +19,20 @@ static const u32 STATS_THREADS = 256;
 static const u32 STATS_WARPS = STATS_THREADS / 32;
 
 struct Running {
-  float sum, square;
+  float sum, square, low, high;
 };
 
-INLINE void take(Running &r, float &low, float &high, u32 &known, float v) {
+INLINE void take(Running &r, u32 &known, float v) {
   if (is_missing(v)) return;
   r.sum = r.sum + v;
   r.square = r.square + v * v;
-  low = v < low ? v : low;
-  high = v > high ? v : high;
+  r.low = v < r.low ? v : r.low;
+  r.high = v > r.high ? v : r.high;
   known++;
 }
+
+INLINE float lesser(float a, float b) { return b < a ? b : a; }
+INLINE float greater(float a, float b) { return b > a ? b : a; }
 
 KERNEL(STATS_THREADS)
 frame_stats(const float *samples, float *stats, u32 *known_out, u32 rows, u32 stride, u32 windows, u32 length,
@@ -39,20 +42,20 @@ frame_stats(const float *samples, float *stats, u32 *known_out, u32 rows, u32 st
   for (u32 item = blockIdx.x * STATS_WARPS + warp; item < items; item += gridDim.x * STATS_WARPS) {
     const u32 row = item / windows, window = item - row * windows;
     const float4 *in = (const float4 *)(samples + (u64)row * stride + (u64)window * hop);
-    Running r0 = {0, 0}, r1 = {0, 0}, r2 = {0, 0}, r3 = {0, 0};
-    float low = float_of(0x7f800000u), high = float_of(0xff800000u);
+    const Running nothing = {0, 0, float_of(0x7f800000u), float_of(0xff800000u)};
+    Running r0 = nothing, r1 = nothing, r2 = nothing, r3 = nothing;
     u32 known = 0;
     for (u32 i = lane; i < length / 4; i += 32) {
       const float4 v = in[i];
-      take(r0, low, high, known, v.x);
-      take(r1, low, high, known, v.y);
-      take(r2, low, high, known, v.z);
-      take(r3, low, high, known, v.w);
+      take(r0, known, v.x);
+      take(r1, known, v.y);
+      take(r2, known, v.z);
+      take(r3, known, v.w);
     }
     const float sum = warp_sum((r0.sum + r1.sum) + (r2.sum + r3.sum));
     const float square = warp_sum((r0.square + r1.square) + (r2.square + r3.square));
-    low = warp_min(low);
-    high = warp_max(high);
+    const float low = warp_min(lesser(lesser(r0.low, r1.low), lesser(r2.low, r3.low)));
+    const float high = warp_max(greater(greater(r0.high, r1.high), greater(r2.high, r3.high)));
     known = warp_sum(known);
     if (lane == 0) {
       const float count = (float)known;

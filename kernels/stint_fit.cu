@@ -3,7 +3,7 @@
 //   lap time = base + degradation·(age − age₀) + burn·(fuel − fuel₀) + noise
 //
 //   stint_start [stints + 1]  u32  laps of stint s: stint_start[s] to stint_start[s + 1]; at most 128 are used
-//   time_s      [laps]        f32  NaN = not to be used (in-lap, out-lap, yellow)
+//   time_s      [laps]        f32  NaN, ±1e9 and beyond = not to be used (in-lap, yellow)
 //   age         [laps]        f32  of the tyres (laps)
 //   fuel        [laps]        f32  in the tank (kg), or laps to go: the unit of `burn`
 //   prior       [stints][4]   f32  degradation, its precision, burn, its precision (1/s², in units of the noise:
@@ -29,6 +29,9 @@ static const u32 FIT_LAPS = 128;
 static const u32 FIT_EACH = FIT_LAPS / 32;
 // Least scale of the noise (s): below it, laps agree better than they are timed.
 static const float LEAST_SCALE = 0.001f;
+
+// Whether it is a number, and one that may occur.
+INLINE bool usable(float v) { return v > -1e9f && v < 1e9f; }
 
 // Solves the symmetric system, and gives the diagonal of the inverse.
 struct Solved {
@@ -81,7 +84,7 @@ stint_fit(const u32 *stint_start, const float *time_s, const float *age, const f
       y[j] = i < laps ? time_s[begin + i] : missing();
       x1[j] = i < laps ? age[begin + i] : missing();
       x2[j] = i < laps ? fuel[begin + i] : missing();
-      used[j] = !is_missing(y[j]) && !is_missing(x1[j]) && !is_missing(x2[j]);
+      used[j] = usable(y[j]) && usable(x1[j]) && usable(x2[j]);
       if (used[j]) {
         fastest = y[j] < fastest ? y[j] : fastest;
         age_sum = age_sum + x1[j];

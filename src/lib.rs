@@ -66,6 +66,14 @@
 //! *Invariant:* pure. The same records in the same order give the same state, bit for bit; that is why a
 //! restart may simply fold the journal again.
 //!
+//! ## [`compute`]: the heavy arithmetic
+//!
+//! Traces, features, fits and statistics over plain arrays: one trait, two implementors, the CPU and the CUDA
+//! kernels of `kernels/`, which give the same bits.
+//!
+//! *Invariant:* it knows arrays, not racing. A GPU is never needed for an answer, and its failure never loses
+//! one. Only here may `unsafe` stand, with its reason beside it.
+//!
 //! ## `predict`: what will be
 //!
 //! The next lap, the finishing order, the next stop, from honest statistics; and the grades of past
@@ -123,6 +131,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod compute;
 pub mod config;
 pub mod daemon;
 pub mod device;

@@ -2,7 +2,8 @@
 //
 // A float sum over n elements by a warp: lane l adds the elements l, l + 32, l + 64, … in that order,
 // starting from 0; then the 32 partial sums are folded: with those 16 lanes away, 8, 4, 2, 1. Addition of
-// floats commutes, so that every lane of the fold holds the same bits. The CPU backend does exactly this.
+// floats commutes, so that every lane of the fold holds the same bits. The CPU backend does exactly this. Of
+// equals (0 and −0) a least or greatest keeps that of the lower lane, in lane 0.
 #pragma once
 #include "block.h"
 
