@@ -30,7 +30,7 @@ assemble_inputs(const float *history, const u32 *newest, const u32 *count, const
     const u32 back = steps - 1 - step;
     float value = 0.0f;
     if (back < have) {
-      const u32 slot = (newest[car] + slots - back % slots) % slots;
+      const u32 slot = (newest[car] + slots - back) % slots;
       const float raw = history[((u64)car * slots + slot) * features + choice[input]];
       if (!is_missing(raw)) {
         value = (raw - mean[input]) * scale[input];

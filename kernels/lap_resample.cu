@@ -46,11 +46,10 @@ INLINE i64 interval(i32 t0, i32 t1, float v0, float v1) {
   return a < 0 || dt <= 0 ? 0 : (i64)(a + b) * dt;
 }
 
-// The first point at or after `sum`: the least k with k·total ≥ sum·n. The quotient of floats is off by at
-// most one or two for n < 4096; whole numbers put it right.
+// The first point at or after `sum`: the least k with k·total ≥ sum·n. For n < 4096 the quotient of floats is off
+// by less than 0.001, so that its whole part is never above k; whole numbers do the rest.
 INLINE u32 first_point(i64 sum, i64 total, u32 n) {
   i64 k = (i64)(quotient(long_to_float(sum), long_to_float(total)) * (float)n);
-  while (k > 0 && (k - 1) * total >= sum * (i64)n) k--;
   while (k * total < sum * (i64)n) k++;
   return (u32)k;
 }

@@ -85,6 +85,20 @@ pub struct Step {
     pub args: Vec<Arg>,
 }
 
+impl Step {
+    /// The same step where its arrays are numbered from `first`.
+    pub fn with_arrays_from(&self, first: usize) -> Step {
+        let args = self.args.iter().map(|arg| match *arg {
+            Arg::Array(i) => Arg::Array(first + i),
+            other => other,
+        });
+        Step {
+            args: args.collect(),
+            ..*self
+        }
+    }
+}
+
 /// One launch with its arrays.
 #[derive(Debug)]
 pub struct Launch<'a> {

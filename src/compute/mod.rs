@@ -30,9 +30,9 @@ pub mod lap_features;
 pub mod lap_resample;
 pub mod launch;
 pub mod stint_fit;
-pub mod workload;
 #[cfg(test)]
 mod tests;
+pub mod workload;
 
 pub use assemble_inputs::AssembleInputs;
 pub use cpu::Cpu;

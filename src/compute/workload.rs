@@ -166,6 +166,8 @@ impl Samples {
                 t += match draw.below(100) {
                     0 => 0,
                     1 => 3_000_000,
+                    // As long as is just allowed.
+                    2 => 1_000_000,
                     _ => 200_000 + draw.below(140_000) as i32,
                 };
             }
@@ -254,7 +256,7 @@ fn grid(laps: usize, bins: usize, draw: &mut Draw) -> Vec<f32> {
             for row in 1..rows {
                 let most = [0.0, 340.0, 101.0, 101.0, 9.0, 13_000.0, 15.0][row];
                 let v = draw.between(0.0, most);
-                let v = if row == 4 { v.floor() } else { v };
+                let v = if (2..=4).contains(&row) { v.floor() } else { v };
                 if !(holes && draw.once_in(30)) {
                     lap[row * bins + k] = v;
                 }
@@ -665,12 +667,12 @@ impl Inputs {
         let values = cars * steps * wanted;
         Inputs {
             history: (0..cars * slots * features)
-                .map(|_| {
-                    if draw.once_in(20) {
-                        f32::NAN
-                    } else {
-                        draw.between(-9.0, 100.0)
-                    }
+                .map(|_| match draw.below(20) {
+                    0 => f32::NAN,
+                    // Half way between two halves, where mean and scale let it be.
+                    1..4 => 1.0 + draw.below(2048) as f32 / 2048.0,
+                    4 => draw.below(2048) as f32 / (1 << 25) as f32,
+                    _ => draw.between(-9.0, 100.0),
                 })
                 .collect(),
             slots,
@@ -679,8 +681,24 @@ impl Inputs {
             count: (0..cars).map(|_| draw.below(2 * slots) as u32).collect(),
             steps,
             choice: (0..wanted).map(|_| draw.below(features) as u32).collect(),
-            mean: (0..wanted).map(|_| draw.between(0.0, 90.0)).collect(),
-            scale: (0..wanted).map(|_| draw.between(0.001, 1.0)).collect(),
+            mean: (0..wanted)
+                .map(|i| {
+                    if i % 3 == 0 {
+                        0.0
+                    } else {
+                        draw.between(0.0, 90.0)
+                    }
+                })
+                .collect(),
+            scale: (0..wanted)
+                .map(|i| {
+                    if i % 3 == 0 {
+                        1.0
+                    } else {
+                        draw.between(0.001, 1.0)
+                    }
+                })
+                .collect(),
             half,
             full: vec![0.0; if half { 0 } else { values }],
             halves: vec![0; if half { values } else { 0 }],
