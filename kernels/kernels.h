@@ -6,7 +6,9 @@
 #include "frame_stats.cu"
 #include "lap_features.cu"
 #include "lap_resample.cu"
+#include "race_monte_carlo.cu"
 #include "stint_fit.cu"
 
 #define KERNELS(use) \
-  use(assemble_inputs) use(delta_trace) use(frame_stats) use(lap_features) use(lap_resample) use(stint_fit)
+  use(assemble_inputs) use(delta_trace) use(frame_stats) use(lap_features) use(lap_resample) \
+  use(race_monte_carlo) use(stint_fit)

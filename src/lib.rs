@@ -68,11 +68,18 @@
 //!
 //! ## [`compute`]: the heavy arithmetic
 //!
-//! Traces, features, fits and statistics over plain arrays: one trait, two implementors, the CPU and the CUDA
+//! Traces, features, fits, statistics and simulated races over plain arrays: one trait, two implementors, the CPU and the CUDA
 //! kernels of `kernels/`, which give the same bits.
 //!
 //! *Invariant:* it knows arrays, not racing. A GPU is never needed for an answer, and its failure never loses
 //! one. Only here may `unsafe` stand, with its reason beside it.
+//!
+//! ## `strategy`: what a stop would change
+//!
+//! The race model, fitted on past seasons and taught by the laps of the day; the Monte Carlo planner, undercuts,
+//! rejoins, pit windows.
+//!
+//! *Invariant:* pure, and every seed is given: the same answers bit by bit, whatever the number of threads.
 //!
 //! ## `predict`: what will be
 //!
@@ -144,3 +151,4 @@ pub mod publish;
 pub mod race;
 pub mod record;
 pub mod simulator;
+pub mod strategy;

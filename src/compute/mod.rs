@@ -12,12 +12,13 @@
 //!   stint_fit                                  pace against tyre age and fuel
 //!   frame_stats                                windows of high-rate channels
 //!   assemble_inputs                            models' input tensors
+//!   race_monte_carlo                           the rest of the race, a hundred thousand times
 //! ```
 //!
 //! Missing values are NaN, in and out: what is not known is not guessed at.
 //!
 //! **Invariant:** it knows arrays, not racing; it reads no clock, file or socket. This is the only room beside
-//! `tensorrt-rs` that may hold `unsafe`, and it stands in `cuda/` alone.
+//! `tensorrt-rs` that may hold `unsafe`: in `cuda/`, and where wider instructions are chosen.
 
 pub mod assemble_inputs;
 pub mod cpu;
@@ -29,6 +30,9 @@ pub mod lanes;
 pub mod lap_features;
 pub mod lap_resample;
 pub mod launch;
+pub mod philox;
+pub mod race_monte_carlo;
+pub mod race_task;
 pub mod stint_fit;
 #[cfg(test)]
 mod tests;
@@ -41,6 +45,7 @@ pub use frame_stats::FrameStats;
 pub use lap_features::LapFeatures;
 pub use lap_resample::LapResample;
 pub use launch::{Geometry, Launch};
+pub use race_task::RaceMonteCarlo;
 pub use stint_fit::StintFit;
 
 /// The kernels, by the names that they have in `kernels/` and in metrics.
@@ -51,16 +56,18 @@ pub enum Kernel {
     FrameStats,
     LapFeatures,
     LapResample,
+    RaceMonteCarlo,
     StintFit,
 }
 
 impl Kernel {
-    pub const ALL: [Kernel; 6] = [
+    pub const ALL: [Kernel; 7] = [
         Kernel::AssembleInputs,
         Kernel::DeltaTrace,
         Kernel::FrameStats,
         Kernel::LapFeatures,
         Kernel::LapResample,
+        Kernel::RaceMonteCarlo,
         Kernel::StintFit,
     ];
 
@@ -72,6 +79,7 @@ impl Kernel {
             Kernel::FrameStats => "frame_stats",
             Kernel::LapFeatures => "lap_features",
             Kernel::LapResample => "lap_resample",
+            Kernel::RaceMonteCarlo => "race_monte_carlo",
             Kernel::StintFit => "stint_fit",
         }
     }
@@ -84,7 +92,7 @@ pub struct ShapeError {
     pub kernel: Kernel,
     /// The array or number at fault.
     pub what: &'static str,
-    pub found: u64,
+    pub found: i64,
     /// What it must be.
     pub allowed: String,
 }
@@ -190,7 +198,7 @@ impl Checker {
         Err(ShapeError {
             kernel: self.kernel,
             what,
-            found,
+            found: found as i64,
             allowed: allowed(),
         })
     }

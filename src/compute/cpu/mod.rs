@@ -7,6 +7,7 @@ pub(super) mod delta_trace;
 pub(super) mod frame_stats;
 pub(super) mod lap_features;
 pub(super) mod lap_resample;
+pub mod race_monte_carlo;
 pub(super) mod stint_fit;
 
 use super::{Backend, ShapeError, Task};

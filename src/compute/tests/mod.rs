@@ -104,3 +104,8 @@ fn lap_resample_agrees() {
 fn stint_fit_agrees() {
     agree_on_fresh_inputs(Kernel::StintFit);
 }
+
+#[test]
+fn race_monte_carlo_agrees() {
+    agree_on_fresh_inputs(Kernel::RaceMonteCarlo);
+}

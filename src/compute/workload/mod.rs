@@ -4,6 +4,9 @@
 //! holes, laps are empty or have a single sample, stints have outliers, rings are not full; a few percent of all
 //! values are missing. `Size::Small` has the odd shapes, `Size::Season` the amounts.
 
+mod races;
+
+use self::races::Races;
 use super::assemble_inputs::Tensor;
 use super::delta_trace::NONE;
 use super::lap_features::{NO_CORNER, Pedals, Rows};
@@ -58,6 +61,7 @@ impl Draw {
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     F32(&'a [f32]),
+    I32(&'a [i32]),
     U16(&'a [u16]),
     U32(&'a [u32]),
     U64(&'a [u64]),
@@ -72,6 +76,7 @@ impl Values<'_> {
                 .zip(*b)
                 .position(|(a, b)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan()))
                 .or((a.len() != b.len()).then_some(a.len())),
+            (Values::I32(a), Values::I32(b)) => first(a, b),
             (Values::U16(a), Values::U16(b)) => first(a, b),
             (Values::U32(a), Values::U32(b)) => first(a, b),
             (Values::U64(a), Values::U64(b)) => first(a, b),
@@ -83,6 +88,7 @@ impl Values<'_> {
     pub fn show(&self, i: usize) -> String {
         match self {
             Values::F32(v) => format!("{:?}", v.get(i)),
+            Values::I32(v) => format!("{:?}", v.get(i)),
             Values::U16(v) => format!("{:?}", v.get(i)),
             Values::U32(v) => format!("{:?}", v.get(i)),
             Values::U64(v) => format!("{:?}", v.get(i)),
@@ -117,6 +123,7 @@ pub fn case(kernel: Kernel, size: Size, seed: u64) -> Box<dyn Case> {
         Kernel::FrameStats => Box::new(Frames::draw(size, &mut draw)),
         Kernel::LapFeatures => Box::new(Features::draw(size, &mut draw)),
         Kernel::LapResample => Box::new(Samples::draw(size, &mut draw)),
+        Kernel::RaceMonteCarlo => Box::new(Races::draw(size, &mut draw)),
         Kernel::StintFit => Box::new(Stints::draw(size, &mut draw)),
     }
 }
