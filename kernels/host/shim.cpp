@@ -197,6 +197,8 @@ struct Guarded {
     mprotect(map, GUARD, PROT_NONE);
     mprotect(map + GUARD + room, GUARD, PROT_NONE);
   }
+  ~Guarded() { munmap(map, mapped); }
+  Guarded(const Guarded &) = delete;
   void seal() { mprotect(map + GUARD, room, PROT_READ); }
   // Whether the slack around the data is as it was.
   bool intact() const {
@@ -232,13 +234,36 @@ bool call(void (*kernel)(A...), bool really) {
   return true;
 }
 
+template <class... A>
+constexpr u32 arity(void (*)(A...)) {
+  return sizeof...(A);
+}
+
 #define ENTRY(name) \
-  {#name, [](bool really) { return call(name, really); }},
+  {#name, arity(name), [](bool really) { return call(name, really); }},
 struct Entry {
   const char *name;
+  u32 arguments;
   bool (*call)(bool);
 } entries[] = {KERNELS(ENTRY)};
 Entry *chosen;
+
+// Runs the chosen kernel on `arguments`.
+void launch(u32 grid, u32 block, u32 shared_size, u32 schedule, Random &random) {
+  body = [] { chosen->call(true); };
+  prepare(block);
+  blockDim = {block, 1, 1};
+  gridDim = {grid, 1, 1};
+  Guarded memory(shared_size, true);
+  shared_bytes = memory.data;
+  for (u32 b = 0; b < grid; b++) {
+    blockIdx = {b, 0, 0};
+    memset(memory.data, (int)(random.next() & 0xff), shared_size);
+    run_block(block, schedule, random);
+  }
+}
+
+#ifndef SHIM_WITHOUT_MAIN
 
 int main_program() {
   char magic[4];
@@ -278,17 +303,7 @@ int main_program() {
   if (!chosen->call(false)) return fprintf(stderr, "shim: %s does not take %u arguments\n", name.c_str(), count), 2;
   if (block == 0 || block > MAX_THREADS || block % 32) return fprintf(stderr, "shim: a block of %u\n", block), 2;
 
-  body = [] { chosen->call(true); };
-  prepare(block);
-  blockDim = {block, 1, 1};
-  gridDim = {grid, 1, 1};
-  Guarded memory(shared_size, true);
-  shared_bytes = memory.data;
-  for (u32 b = 0; b < grid; b++) {
-    blockIdx = {b, 0, 0};
-    memset(memory.data, (int)(random.next() & 0xff), shared_size);
-    run_block(block, schedule, random);
-  }
+  launch(grid, block, shared_size, schedule, random);
   for (auto &a : list)
     if (a.kind == 1 || a.kind == 2) {
       if (!a.memory->intact()) return fprintf(stderr, "shim: %s wrote beside an array\n", name.c_str()), 3;
@@ -297,6 +312,10 @@ int main_program() {
   return fflush(stdout) == 0 ? 0 : 2;
 }
 
+#endif
+
 }  // namespace shim
 
+#ifndef SHIM_WITHOUT_MAIN
 int main() { return shim::main_program(); }
+#endif

@@ -49,7 +49,11 @@ impl Task for RaceMonteCarlo<'_> {
             check.length("count", problem.count as usize, self.cars())?;
         }
         let races = self.races();
-        check.length("keys", self.keys.len(), self.problems.len() * races * self.cars())?;
+        check.length(
+            "keys",
+            self.keys.len(),
+            self.problems.len() * races * self.cars(),
+        )?;
         // The kernel steps over plans and races in 32 bits.
         let most = i32::MAX as usize / self.problems.len();
         check.within("races", races, 0..=most)

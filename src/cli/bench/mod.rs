@@ -11,6 +11,7 @@ mod daemon;
 mod feed;
 mod ingest;
 pub mod journal;
+mod kernels;
 mod predict;
 mod publisher;
 mod race;
@@ -39,6 +40,8 @@ enum What {
     Race,
     /// Predictions a second, and how long one record takes.
     Predict,
+    /// Every kernel on the GPU against the CPU: parity, speed, a tick as one graph.
+    Kernels(kernels::Args),
     /// Memory after a race, time to start, size. Needs mosquitto.
     Daemon,
     /// Answers of the API and messages of its WebSocket a second.
@@ -57,6 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         What::Race => race::run(recording)?,
         What::Predict => predict::run(recording)?,
+        What::Kernels(args) => kernels::run(args)?,
         What::Daemon => daemon::run(recording)?,
         What::Api => api::run(recording)?,
         What::BareSubscriber(args) => return subscriber::run(args),

@@ -165,7 +165,7 @@ impl Cuda {
     ///
     /// # Errors
     /// What the driver said.
-    pub fn capture(&self, tasks: &mut [&mut dyn Task]) -> Result<Graph, CudaError> {
+    pub fn capture(&self, tasks: &mut [Box<dyn Task + '_>]) -> Result<Graph, CudaError> {
         let plan = Plan::of(self, tasks);
         let staging = self.block(plan.layout.bytes)?;
         let (layout, steps) = (plan.layout.clone(), plan.steps.clone());
@@ -181,6 +181,17 @@ impl Cuda {
             number,
             base,
         })
+    }
+
+    /// Whether it failed not long ago, and the CPU does its work.
+    pub fn is_resting(&self) -> bool {
+        lock(&self.inner.health).check(Instant::now()).is_err()
+    }
+
+    /// Lets go of what is held of the device's memory, so that its context can be torn down.
+    pub(in crate::compute) fn forget_memory(&self) {
+        self.inner.blocks.clear();
+        lock(&self.inner.captured).clear();
     }
 
     /// Copies a launch's arrays into a block, has `work` done with it, and copies back.
@@ -263,8 +274,7 @@ impl Cuda {
             }
             Err(e) => {
                 let rest = health().rest(Instant::now());
-                self.inner.blocks.clear();
-                lock(&self.inner.captured).clear();
+                self.forget_memory();
                 let names: Vec<&str> = kernels.iter().map(|k| k.name()).collect();
                 tracing::error!(
                     error = %e,
@@ -316,7 +326,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(cuda: &Cuda, tasks: &mut [&mut dyn Task]) -> Plan {
+    fn of(cuda: &Cuda, tasks: &mut [Box<dyn Task + '_>]) -> Plan {
         let geometry = cuda.inner.properties.geometry();
         let launches: Vec<Launch<'_>> = tasks.iter_mut().map(|t| t.launch(&geometry)).collect();
         Plan::joined(&launches)
@@ -349,7 +359,7 @@ impl Graph {
     ///
     /// # Errors
     /// [`ShapeError`] if the arrays do not fit each other.
-    pub fn run(&mut self, tasks: &mut [&mut dyn Task]) -> Result<(), ShapeError> {
+    pub fn run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<(), ShapeError> {
         tasks.iter().try_for_each(|task| task.check())?;
         let kernels: Vec<Kernel> = tasks.iter().map(|t| t.kernel()).collect();
         let sizes: Vec<usize> = self.plan.layout.arrays.iter().map(|a| a.1).collect();
@@ -364,7 +374,7 @@ impl Graph {
     ///
     /// # Errors
     /// What the driver said.
-    pub fn try_run(&mut self, tasks: &mut [&mut dyn Task]) -> Result<(), CudaError> {
+    pub fn try_run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<(), CudaError> {
         let held = lock(&self.cuda.inner.captured).remove(&self.number);
         let mut staging = match held {
             Some(staging) if Plan::of(&self.cuda, tasks) == self.plan => staging,

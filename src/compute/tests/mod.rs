@@ -1,5 +1,7 @@
 //! The kernels' own bodies, run on the host, against the CPU backend: every bit.
 
+#[cfg(feature = "cuda")]
+mod emulated;
 mod shim;
 
 use self::shim::Schedule;

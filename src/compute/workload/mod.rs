@@ -128,6 +128,15 @@ pub fn case(kernel: Kernel, size: Size, seed: u64) -> Box<dyn Case> {
     }
 }
 
+/// What one tick of a race has: a second of 20 cars' channels at 50 Hz, and the models' inputs.
+pub fn tick(seed: u64) -> Vec<Box<dyn Case>> {
+    let mut draw = Draw::new(seed);
+    vec![
+        Box::new(Frames::of(20 * 8, 1, 52, 52, &mut draw)),
+        Box::new(Inputs::draw(Size::Season, &mut draw)),
+    ]
+}
+
 fn bytes_of<T>(values: &[T]) -> u64 {
     size_of_val(values) as u64
 }
@@ -576,15 +585,16 @@ struct Frames {
 
 impl Frames {
     fn draw(size: Size, draw: &mut Draw) -> Frames {
-        let (rows, windows, length, hop) = match size {
-            Size::Small => (
-                1 + draw.below(9),
-                1 + draw.below(7),
-                4 + 4 * draw.below(200),
-                4 + 4 * draw.below(200),
-            ),
-            Size::Season => (20 * 32, 60, 1000, 1000),
-        };
+        match size {
+            Size::Small => {
+                let (length, hop) = (4 + 4 * draw.below(200), 4 + 4 * draw.below(200));
+                Frames::of(1 + draw.below(9), 1 + draw.below(7), length, hop, draw)
+            }
+            Size::Season => Frames::of(20 * 32, 60, 1000, 1000, draw),
+        }
+    }
+
+    fn of(rows: usize, windows: usize, length: usize, hop: usize, draw: &mut Draw) -> Frames {
         let stride = (windows - 1) * hop + length + 4 * draw.below(3);
         let samples = (0..rows * stride)
             .map(|i| match draw.below(60) {
@@ -592,7 +602,7 @@ impl Frames {
                 1 => -0.0,
                 2 => 0.0,
                 // A row of which nothing is known.
-                _ if i / stride == 3 && size == Size::Small => f32::NAN,
+                _ if i / stride == 3 && rows < 10 => f32::NAN,
                 _ => draw.between(-300.0, 300.0),
             })
             .collect();

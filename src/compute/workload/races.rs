@@ -45,7 +45,11 @@ impl Races {
             problems,
             seed: draw.bits(),
             // Numbers that pass the end of 32 bits go on from 0.
-            first: if draw.once_in(4) { u32::MAX - 5 } else { draw.below(1 << 20) as u32 },
+            first: if draw.once_in(4) {
+                u32::MAX - 5
+            } else {
+                draw.below(1 << 20) as u32
+            },
         }
     }
 }
@@ -89,7 +93,11 @@ fn car(index: usize, laps: i32, hard: bool, draw: &mut Draw) -> Car {
         tyres,
         available: 0b11000 | whole(draw, 1, 7),
         plan: plan(laps, draw),
-        time_ms: if running { 180 * index as i32 + whole(draw, 0, 170) } else { 90_000 * whole(draw, 0, 9) },
+        time_ms: if running {
+            180 * index as i32 + whole(draw, 0, 170)
+        } else {
+            90_000 * whole(draw, 0, 9)
+        },
         running: running.into(),
         compound: whole(draw, 0, if hard { 4 } else { 2 }),
         age: whole(draw, 0, 20),
@@ -102,7 +110,11 @@ fn car(index: usize, laps: i32, hard: bool, draw: &mut Draw) -> Car {
 fn problem(size: Size, draw: &mut Draw) -> Problem {
     let hard = size == Size::Small;
     let laps = if hard { whole(draw, 1, 70) } else { 57 };
-    let count = if hard { whole(draw, 1, MAX_CARS as i32) } else { 20 };
+    let count = if hard {
+        whole(draw, 1, MAX_CARS as i32)
+    } else {
+        20
+    };
     let first = if hard { whole(draw, 1, laps) } else { 1 };
     let mut cars = [Car::default(); MAX_CARS];
     for (i, c) in cars[..count as usize].iter_mut().enumerate() {
