@@ -88,6 +88,13 @@
 //!
 //! *Invariant:* pure, and exact arithmetic only: the same predictions, byte for byte, on every machine.
 //!
+//! ## `dataset`: published seasons
+//!
+//! Tables of laps, results, stints and track status, brought into one shape a race and walked through as it
+//! happened; arrays for training. What `evaluate` and the training read; the daemon does without.
+//!
+//! *Invariant:* it only reads, and a walk shows at each step only what was known by then.
+//!
 //! ## `ingest`: how records come in
 //!
 //! MQTT, Zenoh, OpenF1's live feed and recordings; decoding, dedupe over redelivery and restart, group
@@ -141,6 +148,7 @@ pub mod cli;
 pub mod compute;
 pub mod config;
 pub mod daemon;
+pub mod dataset;
 pub mod device;
 pub mod ingest;
 pub mod journal;

@@ -14,10 +14,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod duel;
 pub mod model;
+pub mod moment;
 pub mod pace;
 pub mod parameters;
+pub mod planner;
+pub mod rejoin;
 pub mod simulation;
+pub mod snapshot;
 
 pub use crate::compute::philox;
 pub use model::example_problem;
