@@ -11,7 +11,7 @@
 //   length_m   [laps]                      f32  out: integrated distance; 0 = too little to resample
 //
 // Exactness. Speed is rounded to 1/64 km/h and time is whole µs, so that distance is an integer (i64, units
-// of 1/4.608e11 m): its running sum is the same in any order. Point k lies in the interval i for which
+// of 1/4.608e8 m): its running sum is the same in any order. Point k lies in the interval i for which
 // S[i]·n ≤ k·T < S[i+1]·n, with S the running sum, T the total and n = bins − 1: whole numbers again. Only
 // the last step, reading off a value, is in floats: a + (b − a)·w.
 //
@@ -78,7 +78,7 @@ lap_resample(const u32 *lap_start, const i32 *time_us, const float *channels, fl
     __syncthreads();
     total = 0;
     for (u32 w = 0; w < RESAMPLE_WARPS; w++) total += warp_total[w];
-    if (thread == 0) length_m[lap] = long_to_float(total) * (1.0f / 4.608e11f);
+    if (thread == 0) length_m[lap] = long_to_float(total) * (1.0f / 4.608e8f);
 
     float *out = grid + (u64)lap * (channel_count + 1) * bins;
     if (total == 0) {  // the same for the whole block

@@ -8,7 +8,7 @@ use crate::compute::lap_resample::MAX_SPEED_KMH;
 /// Speed is rounded to 1/64 km/h.
 const SPEED_STEPS: f32 = 64.0;
 /// Units of distance in a metre: (1/64 km/h)·µs, twice for the trapezium.
-const UNITS_PER_METRE: f32 = 4.608e11;
+const UNITS_PER_METRE: f32 = 4.608e8;
 /// Adding and taking it away rounds a small float to a whole one, ties to even.
 const ROUNDER: f32 = 12_582_912.0;
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 mod emulated;
+mod real_laps;
 mod shim;
 
 use self::shim::Schedule;
