@@ -409,9 +409,9 @@ pub fn stint(
         target = NEVER;
     }
     let early = if target < NEVER {
-        (target * 115 >> 8).max(4)
+        ((target * 115) >> 8).max(4)
     } else {
-        (life * 154 >> 8).max(8)
+        ((life * 154) >> 8).max(8)
     };
     Stint {
         slope_q8,
@@ -486,7 +486,7 @@ impl Race {
             self.left -= 1;
         } else {
             let hazard = if n == 1 { &p.hazard_start } else { &p.hazard };
-            let length = |[least, span]: [i32; 2]| least + ((roll[1] >> 16) as i32 * span >> 16);
+            let length = |[least, span]: [i32; 2]| least + (((roll[1] >> 16) as i32 * span) >> 16);
             let (red, sc) = (hazard[0], hazard[0].saturating_add(hazard[1]));
             (self.status, self.left) = if roll[0] < red {
                 (Status::Red as i32, 0)

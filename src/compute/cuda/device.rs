@@ -11,9 +11,10 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
+use super::properties::Properties;
 use super::staging::{Layout, Staging};
 use crate::compute::Kernel;
-use crate::compute::launch::{Arg, Geometry, Step};
+use crate::compute::launch::{Arg, Step};
 
 /// What the memory pool keeps for the next launch rather than give it back (bytes).
 const POOL_KEEPS: u64 = 256 << 20;
@@ -28,35 +29,6 @@ const CUBINS: [((i32, i32), &[u8]); 3] = [
 const PTX: &[u8] = include_bytes!("../../../kernels/built/compute_72.ptx");
 /// The oldest that the PTX is for.
 const OLDEST: (i32, i32) = (7, 2);
-
-/// What a device says of itself.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Properties {
-    pub name: String,
-    /// Compute capability.
-    pub capability: (i32, i32),
-    /// Such as 12060 for CUDA 12.6.
-    pub driver_version: i32,
-    /// It shares its memory with the CPU (a Jetson).
-    pub integrated: bool,
-    pub multiprocessors: u32,
-    pub threads_each: u32,
-    pub memory_bytes: u64,
-    /// From the bus and its clock (bytes/s); 0 where the driver does not say.
-    pub peak_bandwidth: u64,
-    pub clock_hz: u64,
-    pub memory_pools: bool,
-}
-
-impl Properties {
-    /// What decides how many blocks are launched.
-    pub fn geometry(&self) -> Geometry {
-        Geometry {
-            multiprocessors: self.multiprocessors,
-            threads_each: self.threads_each,
-        }
-    }
-}
 
 /// Whether libcuda can be loaded; asked before anything else, for without it cudarc would panic.
 pub(super) fn driver_is_there() -> bool {
@@ -100,7 +72,7 @@ impl Device {
             return Err(CudaError::NoDevice);
         }
         let handle = result::device::get(0).call("cuDeviceGet")?;
-        let properties = properties(handle)?;
+        let properties = Properties::of(handle)?;
         // SAFETY: `handle` is a device; released in `drop`.
         let context =
             unsafe { result::primary_ctx::retain(handle) }.call("cuDevicePrimaryCtxRetain")?;
@@ -506,37 +478,4 @@ fn load(capability: (i32, i32)) -> Result<sys::CUmodule, CudaError> {
     }
     // SAFETY: a whole cubin, or a text that ends in zero; the driver copies it.
     unsafe { result::module::load_data(image.as_ptr().cast()) }.call("cuModuleLoadData")
-}
-
-fn properties(handle: sys::CUdevice) -> Result<Properties, CudaError> {
-    use sys::CUdevice_attribute_enum as Attribute;
-    let ask = |attribute| {
-        // SAFETY: `handle` is a device.
-        unsafe { result::device::get_attribute(handle, attribute) }.call("cuDeviceGetAttribute")
-    };
-    let number = |attribute| ask(attribute).map(|v| u32::try_from(v).unwrap_or(0));
-    let mut driver_version = 0;
-    // SAFETY: it writes one number.
-    unsafe { sys::cuDriverGetVersion(&mut driver_version) }
-        .result()
-        .call("cuDriverGetVersion")?;
-    let bus_bits = number(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
-    let memory_khz = number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
-    Ok(Properties {
-        name: result::device::get_name(handle).call("cuDeviceGetName")?,
-        capability: (
-            ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-        ),
-        driver_version,
-        integrated: ask(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0,
-        multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        threads_each: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
-        // SAFETY: `handle` is a device.
-        memory_bytes: unsafe { result::device::total_mem(handle) }.call("cuDeviceTotalMem")? as u64,
-        // Two transfers a clock.
-        peak_bandwidth: u64::from(memory_khz) * 1000 * 2 * u64::from(bus_bits) / 8,
-        clock_hz: u64::from(number(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?) * 1000,
-        memory_pools: ask(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
-    })
 }

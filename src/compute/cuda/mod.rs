@@ -14,6 +14,7 @@
 mod device;
 mod error;
 mod parking;
+mod properties;
 mod staging;
 mod thread;
 
@@ -22,9 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::device::Properties;
 pub use self::error::CudaError;
 use self::parking::Parking;
+pub use self::properties::Properties;
 use self::staging::{Layout, Staging};
 use self::thread::Thread;
 use super::launch::{Data, Step};

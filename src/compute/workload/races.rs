@@ -153,7 +153,15 @@ fn problem(size: Size, draw: &mut Draw) -> Problem {
         crew_ms: whole(draw, 0, 3000),
         botch: whole(draw, 0, 3000),
         botch_ms: whole(draw, 0, 9000),
-        hazard: std::array::from_fn(|_| chance(draw, often)),
+        // Now and then so likely that together they pass the end of 32 bits.
+        hazard: std::array::from_fn(|_| {
+            let likely = hard && draw.once_in(12);
+            if likely {
+                u32::MAX / 4 * 3
+            } else {
+                chance(draw, often)
+            }
+        }),
         hazard_start: std::array::from_fn(|_| chance(draw, 6)),
         sc_laps: [whole(draw, 1, 4), whole(draw, 0, 5)],
         vsc_laps: [whole(draw, 1, 2), whole(draw, 0, 3)],
