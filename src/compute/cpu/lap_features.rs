@@ -79,7 +79,7 @@ impl Lap<'_> {
             known_both[lane] += when(!p.is_nan() && !b.is_nan());
             if let Some(gear) = self.gear {
                 let (now, next) = (gear[k], gear[k + 1]);
-                shifts += u32::from(now < next || now > next);
+                shifts += u32::from(now != next && !now.is_nan() && !next.is_nan());
             }
         }
         out[0] = self.time[self.time.len() - 1] - self.time[0];
