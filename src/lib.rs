@@ -68,8 +68,8 @@
 //!
 //! ## [`compute`]: the heavy arithmetic
 //!
-//! Traces, features, fits, statistics and simulated races over plain arrays: one trait, two implementors, the CPU and the CUDA
-//! kernels of `kernels/`, which give the same bits.
+//! Traces, features, fits, statistics and simulated races over plain arrays: one trait, two implementors, the
+//! CPU and the CUDA kernels of `kernels/`, which give the same bits.
 //!
 //! *Invariant:* it knows arrays, not racing. A GPU is never needed for an answer, and its failure never loses
 //! one. Only here may `unsafe` stand, with its reason beside it.
