@@ -9,7 +9,7 @@
 //! **Invariant:** no logic; it reads from top to bottom as the picture.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::api;
 use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, Status};
 use crate::api::tower::Tower;
 use crate::config::Config;
-use crate::device::{Progress, Stage, readings};
+use crate::device::{Progress, Readings, Stage, readings};
 use crate::ingest::intake::{Gauge, Intake, QUEUE_MESSAGES};
 use crate::ingest::mqtt::outbox::Progress as Delivery;
 use crate::ingest::receipts::Receipts;
@@ -42,6 +42,8 @@ use crate::publish;
 
 /// How often health is renewed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the machine's sensors are read for the metrics.
+const READINGS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the state is published to subscribers.
 const STATE_INTERVAL: Duration = Duration::from_millis(500);
 /// Predictions that their journal's tail holds in memory: each takes up to a few kilobytes, and a race makes no
@@ -139,6 +141,7 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         receipts,
     };
     start_publishers(config, &publications, &stop_outlets, &mut outlets);
+    outlets.spawn(read_sensors(config.data_dir.clone(), stop_outlets.clone()));
     outlets.spawn(
         Watch {
             started,
@@ -398,6 +401,22 @@ async fn draw(
 fn json(value: &impl serde::Serialize) -> Bytes {
     // Structs, lists and numbers: writing them as JSON cannot fail.
     serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+/// Puts the machine's readings into the metrics, off the runtime's threads: a sensor on a slow bus takes its time.
+async fn read_sensors(data_dir: PathBuf, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(READINGS_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let data_dir = data_dir.clone();
+        let read = move || Readings::take(Path::new("/"), &data_dir).record();
+        if let Err(e) = tokio::task::spawn_blocking(read).await {
+            tracing::warn!(error = %e, "the sensors could not be read");
+        }
+    }
 }
 
 /// What health is made of.

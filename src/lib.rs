@@ -66,12 +66,34 @@
 //! *Invariant:* pure. The same records in the same order give the same state, bit for bit; that is why a
 //! restart may simply fold the journal again.
 //!
+//! ## [`compute`]: the heavy arithmetic
+//!
+//! Traces, features, fits, statistics and simulated races over plain arrays: one trait, two implementors, the
+//! CPU and the CUDA kernels of `kernels/`, which give the same bits.
+//!
+//! *Invariant:* it knows arrays, not racing. A GPU is never needed for an answer, and its failure never loses
+//! one. Only here may `unsafe` stand, with its reason beside it.
+//!
+//! ## `strategy`: what a stop would change
+//!
+//! The race model, fitted on past seasons and taught by the laps of the day; the Monte Carlo planner, undercuts,
+//! rejoins, pit windows.
+//!
+//! *Invariant:* pure, and every seed is given: the same answers bit by bit, whatever the number of threads.
+//!
 //! ## `predict`: what will be
 //!
 //! The next lap, the finishing order, the next stop, from honest statistics; and the grades of past
 //! predictions, given when the truth arrives.
 //!
 //! *Invariant:* pure, and exact arithmetic only: the same predictions, byte for byte, on every machine.
+//!
+//! ## `dataset`: published seasons
+//!
+//! Tables of laps, results, stints and track status, brought into one shape a race and walked through as it
+//! happened; arrays for training. What `evaluate` and the training read; the daemon does without.
+//!
+//! *Invariant:* it only reads, and a walk shows at each step only what was known by then.
 //!
 //! ## `ingest`: how records come in
 //!
@@ -123,8 +145,10 @@
 
 pub mod api;
 pub mod cli;
+pub mod compute;
 pub mod config;
 pub mod daemon;
+pub mod dataset;
 pub mod device;
 pub mod ingest;
 pub mod journal;
@@ -135,3 +159,4 @@ pub mod publish;
 pub mod race;
 pub mod record;
 pub mod simulator;
+pub mod strategy;

@@ -74,7 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     findings.push(port(&config));
     findings.push(sources(&config));
     findings.push(service());
+    findings.push(gpu());
     let readings = Readings::take(Path::new("/"), &config.data_dir);
+    findings.extend(clocks(&readings));
 
     if args.json {
         let all = serde_json::json!({ "findings": findings, "readings": readings });
@@ -180,6 +182,51 @@ fn sources(config: &Config) -> Finding {
         ),
         n => Finding::good(WHAT, format!("{n} configured")),
     }
+}
+
+/// A machine without a GPU is in order: the CPU does the same work.
+#[cfg(feature = "cuda")]
+fn gpu() -> Finding {
+    use crate::compute::cuda::{Cuda, CudaError};
+    const WHAT: &str = "GPU";
+    match Cuda::open() {
+        Ok(cuda) => {
+            let p = cuda.properties();
+            let (major, minor) = p.capability;
+            let memory = if p.integrated { "shared" } else { "own" };
+            Finding::good(
+                WHAT,
+                format!(
+                    "{}, compute capability {major}.{minor}, {memory} memory",
+                    p.name
+                ),
+            )
+        }
+        Err(e @ (CudaError::NoDriver | CudaError::NoDevice)) => {
+            Finding::good(WHAT, format!("{e}: the CPU does its work"))
+        }
+        Err(e) => Finding::bad(
+            WHAT,
+            e.to_string(),
+            "the CPU does its work meanwhile; look for NVRM lines in the kernel's log",
+        ),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu() -> Finding {
+    Finding::good("GPU", "built without the cuda feature")
+}
+
+/// What costs latency; not wrong, for a battery or a small supply may ask for it.
+fn clocks(readings: &Readings) -> Vec<Finding> {
+    let costs = readings.power.costs().into_iter();
+    costs
+        .map(|cost| Finding {
+            remedy: Some(cost.remedy),
+            ..Finding::good("clocks", cost.what)
+        })
+        .collect()
 }
 
 fn service() -> Finding {

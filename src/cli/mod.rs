@@ -19,6 +19,7 @@ mod replay;
 mod run;
 mod say;
 mod simulate;
+mod strategy;
 
 use say::note;
 
@@ -41,6 +42,8 @@ enum Command {
     Replay(replay::Args),
     /// Simulate a race weekend.
     Simulate(simulate::Args),
+    /// Advise a car on its stops at a lap of a recorded race.
+    Strategy(strategy::Args),
     /// Look into the journal, check it, mend it, take data out of it.
     Journal(journal::JournalArgs),
     /// Check or show the configuration.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Strategy(args) => strategy::run(&args),
         Command::Journal(args) => journal::run(args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),

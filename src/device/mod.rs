@@ -1,6 +1,7 @@
 //! Device: the machine under the daemon: what it measures, and the service manager that keeps it.
 //!
-//! Readings of Jetson, SoC and host from sysfs ([`readings`]); word to systemd ([`systemd`]); and
+//! Readings of Jetson, SoC and host from sysfs ([`readings`]), power mode and clocks ([`power`]),
+//! a discrete GPU from NVML; word to systemd ([`systemd`]); and
 //! the watchdog that pings it only while the pipeline really moves ([`watchdog`]).
 //!
 //! **Invariant:** absent hardware, an absent service manager or an absent feature is a value, not an
@@ -8,6 +9,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cuda")]
+mod nvml;
+pub mod power;
 pub mod readings;
 pub mod systemd;
 pub mod watchdog;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::power::Power;
+
 /// Most bytes read from one file; the kernel's are far smaller.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// Most entries of one folder that are looked at.
@@ -32,7 +34,7 @@ pub struct Rail {
     pub watts: f64,
 }
 
-/// The GPU of the SoC.
+/// The GPU: of the SoC, or the first discrete one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Gpu {
     /// Share of time that it is busy (%).
@@ -48,6 +50,13 @@ pub struct Memory {
     pub available_bytes: u64,
     pub swap_total_bytes: u64,
     pub swap_free_bytes: u64,
+}
+
+/// Memory of a GPU that has its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GpuMemory {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
 }
 
 /// The file system that holds the journal.
@@ -71,16 +80,19 @@ pub struct Readings {
     pub memory: Option<Memory>,
     pub disk: Option<Disk>,
     pub gpu: Option<Gpu>,
+    pub gpu_memory: Option<GpuMemory>,
     pub temperatures: Vec<Temperature>,
     pub rails: Vec<Rail>,
     /// Fan speeds (1/min).
     pub fans_rpm: Vec<f64>,
+    /// Power mode and clocks.
+    pub power: Power,
 }
 
 impl Readings {
     /// Reads everything below `root` (`/` on a real machine), and the disk that holds `data`.
     pub fn take(root: &Path, data: &Path) -> Readings {
-        Readings {
+        let readings = Readings {
             model: text(&root.join("proc/device-tree/model"))
                 .or_else(|| text(&root.join("sys/class/dmi/id/product_name"))),
             jetson_linux: text(&root.join("etc/nv_tegra_release"))
@@ -91,10 +103,13 @@ impl Readings {
             memory: memory(root),
             disk: disk(data),
             gpu: gpu(root),
+            gpu_memory: None,
             temperatures: temperatures(root),
             rails: rails(root),
             fans_rpm: fans(root),
-        }
+            power: Power::take(root),
+        };
+        with_nvml(readings, root)
     }
 
     /// Writes them into the metrics.
@@ -117,10 +132,34 @@ impl Readings {
         if let Some(load) = self.gpu.and_then(|gpu| gpu.load_percent) {
             gauge!("trackside_device_gpu_load_percent").set(load);
         }
+        if let Some(memory) = self.gpu_memory {
+            gauge!("trackside_device_gpu_memory_free_bytes").set(memory.free_bytes as f64);
+            gauge!("trackside_device_gpu_memory_total_bytes").set(memory.total_bytes as f64);
+        }
+        if let Some(hz) = self.gpu.and_then(|gpu| gpu.frequency_hz) {
+            gauge!("trackside_device_gpu_frequency_hertz").set(hz as f64);
+        }
+        if let Some(mode) = &self.power.mode {
+            gauge!("trackside_device_power_mode").set(f64::from(mode.id));
+        }
         if let Some(load) = self.load_1min {
             gauge!("trackside_device_load_1min").set(load);
         }
     }
+}
+
+/// On the machine itself, what the driver's library says; it is no matter of files.
+#[cfg(feature = "cuda")]
+fn with_nvml(mut readings: Readings, root: &Path) -> Readings {
+    if root == Path::new("/") {
+        super::nvml::add(&mut readings);
+    }
+    readings
+}
+
+#[cfg(not(feature = "cuda"))]
+fn with_nvml(readings: Readings, _: &Path) -> Readings {
+    readings
 }
 
 /// Room on the file system that holds `path`.
@@ -134,7 +173,7 @@ pub fn disk(path: &Path) -> Option<Disk> {
 
 /// A small file's text, without the NUL that ends device-tree strings. Sensors that are powered
 /// down answer with an error: that, too, is an absence.
-fn text(path: &Path) -> Option<String> {
+pub(super) fn text(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).ok()?;
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).ok()?;
@@ -147,12 +186,12 @@ fn float(path: &Path) -> Option<f64> {
     text(path)?.parse().ok().filter(|v: &f64| v.is_finite())
 }
 
-fn whole(path: &Path) -> Option<u64> {
+pub(super) fn whole(path: &Path) -> Option<u64> {
     text(path)?.parse().ok()
 }
 
 /// Entries of a folder, in the order of their names and, where these end in numbers, of those.
-fn entries(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(dir: &Path) -> Vec<PathBuf> {
     let Ok(read) = fs::read_dir(dir) else {
         return Vec::new();
     };
@@ -169,7 +208,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
@@ -235,7 +274,7 @@ fn gpu(root: &Path) -> Option<Gpu> {
 }
 
 /// `17000000.gpu` (Orin), `17000000.gv11b` (Xavier), `17000000.ga10b`, `57000000.gpu` (Nano).
-fn is_gpu(devfreq: &str) -> bool {
+pub(super) fn is_gpu(devfreq: &str) -> bool {
     [".gpu", ".gv11b", ".gp10b", ".ga10b", ".gb10b"]
         .iter()
         .any(|suffix| devfreq.ends_with(suffix))
@@ -279,10 +318,10 @@ fn fans(root: &Path) -> Vec<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+    pub(in crate::device) fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, content) in files {
             let path = root.path().join(path);

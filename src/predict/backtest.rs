@@ -11,7 +11,7 @@ use crate::predict::view::{CarView, LapView};
 use crate::race::{CarStatus, Compound, SessionType};
 
 /// Where the tables are; `None` (with a line) where there are none, unless `CI` wants them.
-pub fn data() -> Option<PathBuf> {
+pub(crate) fn data() -> Option<PathBuf> {
     let folder = std::env::var_os("TRACKSIDE_DATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
         PathBuf::from,

@@ -31,7 +31,7 @@ pub mod strength;
 pub mod view;
 
 #[cfg(test)]
-mod backtest;
+pub(crate) mod backtest;
 #[cfg(test)]
 mod tests;
 

@@ -20,14 +20,30 @@ pub struct View {
     pub finished: bool,
     pub status: TrackStatus,
     pub raining: bool,
+    pub weather: WeatherView,
     /// By driver number, ascending.
     pub cars: Vec<CarView>,
+}
+
+/// The weather as last heard; `None` where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WeatherView {
+    /// °C.
+    pub air_c: Option<f64>,
+    /// °C.
+    pub track_c: Option<f64>,
+    /// %.
+    pub humidity: Option<f64>,
+    /// m/s.
+    pub wind_ms: Option<f64>,
 }
 
 /// One car.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CarView {
     pub number: u8,
+    /// Team, to tell teammates; empty where it is not known.
+    pub team: heapless::String<48>,
     pub grid: Option<u8>,
     /// Best qualifying time (s).
     pub qualifying_s: Option<f64>,
@@ -132,6 +148,17 @@ impl CarView {
     }
 }
 
+/// A team's name as a view holds it, cut where it is too long.
+pub fn team_name(text: &str) -> heapless::String<48> {
+    let mut name = heapless::String::new();
+    for c in text.chars() {
+        if name.push(c).is_err() {
+            break;
+        }
+    }
+    name
+}
+
 /// Whether a compound is for a wet track.
 pub const fn is_wet(compound: Compound) -> bool {
     matches!(compound, Compound::Intermediate | Compound::Wet)
@@ -151,6 +178,15 @@ impl View {
             finished: race.session.finished,
             status: race.track_status(),
             raining: race.weather.as_ref().is_some_and(|w| w.raining),
+            weather: race
+                .weather
+                .as_ref()
+                .map_or_else(WeatherView::default, |w| WeatherView {
+                    air_c: w.air_temperature,
+                    track_c: w.track_temperature,
+                    humidity: w.humidity,
+                    wind_ms: w.wind_speed,
+                }),
             cars,
         }
     }
@@ -218,6 +254,7 @@ fn car_view(car: &Car) -> CarView {
     laps.truncate(done);
     CarView {
         number: car.driver_number,
+        team: car.team.clone(),
         grid: car.grid,
         qualifying_s: car.qualifying_s,
         position: car.position,

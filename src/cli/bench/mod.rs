@@ -12,6 +12,8 @@ mod daemon;
 mod feed;
 mod ingest;
 pub mod journal;
+mod kernels;
+mod montecarlo;
 mod predict;
 mod publisher;
 mod race;
@@ -40,6 +42,10 @@ enum What {
     Race,
     /// Predictions a second, and how long one record takes.
     Predict,
+    /// Every kernel on the GPU against the CPU: parity, speed, a tick as one graph.
+    Kernels(kernels::Args),
+    /// Simulated races a second.
+    Montecarlo,
     /// Memory after a race, time to start, size. Needs mosquitto.
     Daemon,
     /// Answers of the API and messages of its WebSocket a second.
@@ -58,6 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         What::Race => race::run(recording)?,
         What::Predict => predict::run(recording)?,
+        What::Kernels(args) => kernels::run(args)?,
+        What::Montecarlo => montecarlo::run()?,
         What::Daemon => daemon::run(recording)?,
         What::Api => api::run(recording)?,
         What::BareSubscriber(args) => return subscriber::run(args),

@@ -1,0 +1,295 @@
+// A CUDA driver for tests, on a machine without a GPU: built as libcuda.so, it runs the kernels' own bodies.
+//
+// Only what `src/compute/cuda` calls. It is stricter than a device where it can be: a stream does nothing before
+// somebody waits for it, so that a result that is read too early is wrong here, every time; memory lies against
+// pages that may not be touched; a handle that is used after it was destroyed, a copy that leaves its memory, a
+// block that is freed twice and an argument list that does not fit end the run.
+//
+// TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
+// `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset).
+
+#define SHIM_WITHOUT_MAIN
+#include "shim.cpp"
+
+#include <functional>
+#include <map>
+#include <set>
+
+#define CALL extern "C" __attribute__((visibility("default"))) int
+
+namespace {
+
+const int INVALID_VALUE = 1, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700;
+
+struct Stream {
+  std::vector<std::function<void()>> waiting;
+  std::vector<std::function<void()>> *capture = nullptr;
+};
+struct Event {
+  double at = 0;
+};
+struct Graph {
+  std::vector<std::function<void()>> work;
+};
+
+std::map<u64, shim::Guarded *> device_memory, pinned_memory;
+std::set<void *> streams, events, graphs;
+std::map<std::string, u32> calls;
+bool broken = false;
+shim::Random chance = {42};
+double clock_s = 0;
+
+bool option(const char *word) {
+  const char *set = getenv("TRACKSIDE_DRIVER");
+  return set && std::string(",") .append(set).append(",").find(std::string(",") + word + ",") != std::string::npos;
+}
+
+// What a call by that name answers: an error where one was asked for, or while the context is broken.
+int answer(const char *name) {
+  const u32 nth = ++calls[name];
+  if (option(("fail:" + std::string(name) + ":" + std::to_string(nth)).c_str())) broken = true;
+  return broken ? ILLEGAL_ADDRESS : 0;
+}
+#define ANSWER()                      \
+  do {                                \
+    const int e = answer(__func__);   \
+    if (e) return e;                  \
+  } while (0)
+
+[[noreturn]] void misuse(const char *what) {
+  fprintf(stderr, "driver: %s\n", what);
+  _exit(4);
+}
+
+Stream &stream_of(void *handle) {
+  if (!streams.count(handle)) misuse("a stream that is none");
+  return *(Stream *)handle;
+}
+
+void enqueue(void *handle, std::function<void()> work) {
+  Stream &s = stream_of(handle);
+  (s.capture ? *s.capture : s.waiting).push_back(std::move(work));
+}
+
+// The block that holds all of these bytes.
+void inside(std::map<u64, shim::Guarded *> &blocks, u64 at, size_t bytes, const char *what) {
+  auto after = blocks.upper_bound(at);
+  if (after == blocks.begin()) misuse(what);
+  auto &[start, block] = *--after;
+  if (at + bytes > start + block->bytes) misuse(what);
+}
+
+int allocate(std::map<u64, shim::Guarded *> &blocks, u64 *at, size_t bytes) {
+  if (bytes == 0) return INVALID_VALUE;
+  auto *block = new shim::Guarded((bytes + 255) / 256 * 256, true);
+  *at = (u64)(uintptr_t)block->data;
+  blocks[*at] = block;
+  return 0;
+}
+
+void release(std::map<u64, shim::Guarded *> &blocks, u64 at) {
+  auto found = blocks.find(at);
+  if (found == blocks.end()) misuse("memory is freed that was not allocated");
+  if (!found->second->intact()) misuse("something was written beside a block of memory");
+  delete found->second;
+  blocks.erase(found);
+}
+
+}  // namespace
+
+CALL cuInit(unsigned) { return 0; }
+CALL cuDriverGetVersion(int *v) { return *v = 12060, 0; }
+CALL cuDeviceGetCount(int *n) { return *n = 1, 0; }
+CALL cuDeviceGet(int *device, int) { return *device = 0, 0; }
+CALL cuDeviceGetName(char *name, int length, int) { return snprintf(name, (size_t)length, "host"), 0; }
+CALL cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = (size_t)1 << 32, 0; }
+CALL cuDeviceGetAttribute(int *v, int attribute, int) {
+  switch (attribute) {
+    case 75: *v = 8; break;      // compute capability
+    case 76: *v = 7; break;
+    case 16: *v = 2; break;      // multiprocessors
+    case 39: *v = 512; break;    // threads of one
+    case 18: *v = option("integrated"); break;
+    case 115: *v = !option("poolless"); break;
+    case 37: *v = 256; break;    // bus, bits
+    case 36: *v = 3200000; break;  // memory clock, kHz
+    case 13: *v = 1300000; break;  // clock, kHz
+    default: return INVALID_VALUE;
+  }
+  return 0;
+}
+CALL cuDevicePrimaryCtxRetain(void **context, int) { return *context = &broken, 0; }
+CALL cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+CALL cuDevicePrimaryCtxReset_v2(int) {
+  // Everything of the context goes, pinned memory too.
+  for (auto *blocks : {&device_memory, &pinned_memory}) {
+    for (auto &[at, block] : *blocks) delete block;
+    blocks->clear();
+  }
+  streams.clear(), events.clear(), graphs.clear();
+  broken = false;
+  return 0;
+}
+CALL cuCtxSetCurrent(void *) { return 0; }
+CALL cuDeviceGetDefaultMemPool(void **pool, int) { return *pool = &broken, 0; }
+CALL cuMemPoolSetAttribute(void *, int, void *) { return 0; }
+CALL cuModuleLoadData(void **module, const void *image) {
+  ANSWER();
+  // A cubin is an ELF file; anything else is PTX, a text with its version.
+  const char *text = (const char *)image;
+  if (memcmp(text, "\177ELF", 4) != 0 && !strstr(text, ".version 8.5")) return INVALID_VALUE;
+  return *module = &broken, 0;
+}
+CALL cuModuleUnload(void *) { return 0; }
+CALL cuModuleGetFunction(void **function, void *, const char *name) {
+  ANSWER();
+  for (auto &e : shim::entries)
+    if (!strcmp(name, e.name)) return *function = &e, 0;
+  return NOT_FOUND;
+}
+CALL cuStreamCreate(void **stream, unsigned) {
+  ANSWER();
+  streams.insert(*stream = new Stream);
+  return 0;
+}
+CALL cuStreamDestroy_v2(void *stream) { return streams.erase(stream) ? 0 : INVALID_VALUE; }
+CALL cuStreamSynchronize(void *handle) {
+  ANSWER();
+  Stream &s = stream_of(handle);
+  if (s.capture) misuse("a wait for a stream that captures");
+  auto work = std::move(s.waiting);
+  s.waiting.clear();
+  for (auto &w : work) w();
+  return 0;
+}
+CALL cuEventCreate(void **event, unsigned) {
+  ANSWER();
+  events.insert(*event = new Event);
+  return 0;
+}
+CALL cuEventDestroy_v2(void *event) { return events.erase(event) ? 0 : INVALID_VALUE; }
+CALL cuEventRecord(void *event, void *stream) {
+  ANSWER();
+  if (!events.count(event)) misuse("an event that is none");
+  enqueue(stream, [=] { ((Event *)event)->at = clock_s; });
+  return 0;
+}
+CALL cuEventElapsedTime(float *ms, void *begin, void *end) {
+  ANSWER();
+  return *ms = (float)((((Event *)end)->at - ((Event *)begin)->at) * 1e3), 0;
+}
+CALL cuMemHostAlloc(void **at, size_t bytes, unsigned) {
+  ANSWER();
+  return allocate(pinned_memory, (u64 *)at, bytes);
+}
+CALL cuMemFreeHost(void *at) {
+  ANSWER();
+  release(pinned_memory, (u64)(uintptr_t)at);
+  return 0;
+}
+CALL cuMemHostGetDevicePointer_v2(u64 *device, void *host, unsigned) { return *device = (u64)(uintptr_t)host, 0; }
+CALL cuMemAlloc_v2(u64 *at, size_t bytes) {
+  ANSWER();
+  return allocate(device_memory, at, bytes);
+}
+CALL cuMemAllocAsync(u64 *at, size_t bytes, void *stream) {
+  ANSWER();
+  if (stream_of(stream).capture) misuse("an allocation is captured");
+  return allocate(device_memory, at, bytes);
+}
+CALL cuMemFree_v2(u64 at) {
+  ANSWER();
+  release(device_memory, at);
+  return 0;
+}
+CALL cuMemFreeAsync(u64 at, void *stream) {
+  ANSWER();
+  enqueue(stream, [=] { release(device_memory, at); });
+  return 0;
+}
+CALL cuMemGetInfo_v2(size_t *free, size_t *total) {
+  size_t used = 0;
+  for (auto *blocks : {&device_memory, &pinned_memory})
+    for (auto &[at, block] : *blocks) used += block->bytes;
+  *total = (size_t)1 << 32;
+  *free = *total - used;
+  return 0;
+}
+CALL cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t bytes, void *stream) {
+  ANSWER();
+  enqueue(stream, [=] {
+    inside(device_memory, to, bytes, "a copy to the device leaves its memory");
+    inside(pinned_memory, (u64)(uintptr_t)from, bytes, "a copy from memory that is not pinned");
+    memcpy((void *)(uintptr_t)to, from, bytes);
+  });
+  return 0;
+}
+CALL cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *stream) {
+  ANSWER();
+  enqueue(stream, [=] {
+    inside(device_memory, from, bytes, "a copy from the device leaves its memory");
+    inside(pinned_memory, (u64)(uintptr_t)to, bytes, "a copy to memory that is not pinned");
+    memcpy(to, (void *)(uintptr_t)from, bytes);
+  });
+  return 0;
+}
+CALL cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void *stream) {
+  ANSWER();
+  enqueue(stream, [=] {
+    inside(device_memory, from, bytes, "a copy leaves its memory");
+    inside(device_memory, to, bytes, "a copy leaves its memory");
+    memcpy((void *)(uintptr_t)to, (void *)(uintptr_t)from, bytes);
+    clock_s += 1e-3;
+  });
+  return 0;
+}
+CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                    unsigned shared, void *stream, void **params, void **) {
+  ANSWER();
+  auto *entry = (shim::Entry *)function;
+  if (gy != 1 || gz != 1 || by != 1 || bz != 1 || gx == 0 || bx == 0 || bx > shim::MAX_THREADS || shared > 48 * 1024)
+    return INVALID_VALUE;
+  // Copied now, as a driver does; eight bytes each, as the caller lays them out.
+  std::vector<u64> values;
+  for (u32 i = 0; i < entry->arguments; i++) values.push_back(*(u64 *)params[i]);
+  enqueue(stream, [=]() mutable {
+    shim::chosen = entry;
+    shim::arguments.clear();
+    for (auto &v : values) shim::arguments.push_back(&v);
+    shim::launch(gx, bx, shared, (u32)(chance.next() % 3), chance);
+    clock_s += 1e-3;
+  });
+  return 0;
+}
+CALL cuStreamBeginCapture_v2(void *stream, int) {
+  ANSWER();
+  auto *graph = new Graph;
+  graphs.insert(graph);
+  stream_of(stream).capture = &graph->work;
+  return 0;
+}
+CALL cuStreamEndCapture(void *stream, void **graph) {
+  Stream &s = stream_of(stream);
+  for (void *g : graphs)
+    if (&((Graph *)g)->work == s.capture) *graph = g;
+  s.capture = nullptr;
+  ANSWER();
+  return 0;
+}
+CALL cuGraphInstantiateWithFlags(void **exec, void *graph, u64) {
+  ANSWER();
+  graphs.insert(*exec = new Graph(*(Graph *)graph));
+  return 0;
+}
+CALL cuGraphLaunch(void *exec, void *stream) {
+  ANSWER();
+  if (!graphs.count(exec)) misuse("a graph that is none");
+  for (auto &w : ((Graph *)exec)->work) enqueue(stream, w);
+  return 0;
+}
+CALL cuGraphDestroy(void *graph) { return graphs.erase(graph) ? 0 : INVALID_VALUE; }
+CALL cuGraphExecDestroy(void *exec) { return graphs.erase(exec) ? 0 : INVALID_VALUE; }
+CALL cuGetErrorName(int e, const char **text) {
+  return *text = e == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_INVALID_VALUE", 0;
+}
+CALL cuGetErrorString(int, const char **text) { return *text = "of the tests' driver", 0; }

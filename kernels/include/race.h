@@ -1,0 +1,162 @@
+// The race that is simulated, in whole numbers: what `src/compute/race_monte_carlo.rs` says, word for word. The
+// structs have its layout; what the fields mean is written there.
+#pragma once
+#include "philox.h"
+
+static const i32 RACE_CARS = 32;
+static const i32 RACE_LAPS = 128;
+static const i32 OUT_MS = 1 << 25;
+static const i32 OUT_STEP_MS = 1024;
+static const u32 STOPS_HERE = 0x7FFFFu;
+static const i32 LONGEST_LAP_MS = 0x7FFFE;
+static const i32 MOST_NEED_MS = 0xFFF << 2;
+static const i32 NEVER = 1 << 20;
+static const i32 SHORTEST_TAIL = 6;
+static const i32 TOO_LATE = 4;
+static const i32 FAR_BEHIND = -(1 << 30);
+
+enum Status : i32 { GREEN = 0, VIRTUAL = 1, SAFETY_CAR = 2, RED = 3 };
+
+struct Tyre {
+  i32 offset_ms, slope_q8, curve_q8, life;
+};
+struct Stop {
+  i32 lap, compound;
+};
+struct Plan {
+  Stop stops[4];
+  i32 count, reactive, only;
+};
+struct Car {
+  i32 base_ms, form_q10, noise_q10, wear_q16, life_q16;
+  u32 retire, retire_start;
+  Tyre tyres[5];
+  i32 available;
+  Plan plan;
+  i32 time_ms, running, compound, age, wear_q8, slope_q8, used;
+};
+struct Problem {
+  Car cars[RACE_CARS];
+  i32 count, laps, first, last;
+  i32 lap_ms[RACE_LAPS];
+  i32 reference_ms, min_gap_ms, dirty_gap_ms, dirty_q8, pass_ms, pass_span_ms, blue_ms, start_ms, start_q10;
+  i32 mistake, mistake_ms, sc_lap_ms, sc_catch_ms, sc_gap_ms, vsc_ms;
+  i32 pit_ms[4];
+  i32 crew_ms, botch, botch_ms;
+  u32 hazard[3], hazard_start[3];
+  i32 sc_laps[2], vsc_laps[2];
+  u32 wetter[3], drier[3];
+  i32 wet_ms[3][3];
+  i32 react[4];
+  i32 cross, two_compounds, status, status_left, level, restart;
+};
+static_assert(sizeof(Car) == 46 * 4, "Car is laid out as in Rust");
+static_assert(sizeof(Problem) == (32 * 46 + 4 + 128 + 15 + 7 + 6 + 4 + 6 + 9 + 4 + 6) * 4,
+              "Problem is laid out as in Rust");
+
+// Products that wrap, as in Rust.
+INLINE i32 times(i32 a, i32 b) { return (i32)((u32)a * (u32)b); }
+INLINE i32 least(i32 a, i32 b) { return a < b ? a : b; }
+INLINE i32 most(i32 a, i32 b) { return a > b ? a : b; }
+INLINE u32 capped_sum(u32 a, u32 b) { return a + b < a ? 0xffffffffu : a + b; }
+
+INLINE i32 tyre_class(i32 compound) { return compound < 3 ? 0 : compound - 2; }
+
+INLINE bool owes(const Problem &p, i32 used) {
+  const i32 dry = used & 7;
+  return p.two_compounds != 0 && (used & 0x18) == 0 && (dry & (dry - 1)) == 0;
+}
+
+INLINE i32 start_key(const Car &car, i32 index) {
+  const i32 time = car.running != 0 ? car.time_ms : OUT_MS + 200 * OUT_STEP_MS + (car.time_ms & 0xFFFFF);
+  return time << 5 | index;
+}
+
+INLINE u32 pack(i32 free_ms, i32 need_ms, bool ghost) {
+  const u32 free = (u32)most(0, least(free_ms, LONGEST_LAP_MS));
+  const u32 need = (u32)(least(need_ms, MOST_NEED_MS) >> 2);
+  return free << 13 | need << 1 | (u32)ghost;
+}
+
+struct Stint {
+  i32 slope_q8, target, early, next;
+};
+
+// A stint that begins or goes on after lap n.
+INLINE Stint stint(const Problem &p, const Car &car, i32 n, i32 compound, i32 age, i32 slope_q8, i32 used, i32 next,
+                   const Words &roll) {
+  Stint s;
+  const i32 factor = times(bell(roll.w0), car.wear_q16) >> 8;
+  s.slope_q8 = most(slope_q8 + (times(slope_q8, factor) >> 8), 0);
+  while (next < car.plan.count && car.plan.stops[next].lap <= n) next++;
+  s.next = next;
+  if (next < car.plan.count) {
+    const i32 wait = car.plan.stops[next].lap - n;
+    s.target = age + wait;
+    s.early = car.plan.reactive != 0 ? age + (wait + 1) / 2 : NEVER;
+    return s;
+  }
+  if (car.plan.only != 0) {
+    s.target = NEVER;
+    s.early = NEVER;
+    return s;
+  }
+  const i32 typical = car.tyres[compound].life;
+  const i32 life = most(typical + (times(times(typical, bell(roll.w1)), car.life_q16) >> 16), 2);
+  const i32 flag = age + (p.laps - n);
+  const i32 spread = (i32)(roll.w2 >> 12 & 3);
+  s.target = life > age ? life : age + 1 + spread;
+  if (owes(p, used | 1 << compound) && tyre_class(compound) == 0) s.target = most(least(s.target, flag - 1 - spread), age + 1);
+  else if (s.target + SHORTEST_TAIL > flag) s.target = NEVER;
+  s.early = s.target < NEVER ? most(s.target * 115 >> 8, 4) : most(life * 154 >> 8, 8);
+  return s;
+}
+
+// The compound that tyre life asks for after lap n.
+INLINE i32 compound_for(const Problem &p, const Car &car, i32 n, i32 level, i32 used, u32 roll) {
+  if (level > 0) return level + 2;
+  const i32 left = p.laps - n;
+  const bool owing = owes(p, used);
+  i32 best = -1, best_life = 0;
+  for (i32 c = 0; c < 3; c++) {
+    if (!(car.available >> c & 1) || (owing && (used & 7) == 1 << c)) continue;
+    const i32 life = car.tyres[c].life;
+    if (times(life, 256 + (i32)(roll & 63)) >> 8 >= left) return c;
+    if (best < 0 || life > best_life) {
+      best = c;
+      best_life = life;
+    }
+  }
+  return best >= 0 ? best : __ffs((u32)(car.available & 7)) - 1;
+}
+
+struct Race {
+  i32 status, left, level, restart;
+};
+
+// What holds on lap n.
+INLINE void next_lap(Race &race, const Problem &p, i32 n, u32 roll0, u32 roll1, u32 roll2) {
+  if (race.left > 0) {
+    race.left--;
+  } else {
+    const u32 *hazard = n == 1 ? p.hazard_start : p.hazard;
+    const u32 red = hazard[0], sc = capped_sum(red, hazard[1]), vsc = capped_sum(sc, hazard[2]);
+    const i32 share = (i32)(roll1 >> 16);
+    if (roll0 < red) {
+      race.status = RED;
+      race.left = 0;
+    } else if (roll0 < sc) {
+      race.status = SAFETY_CAR;
+      race.left = p.sc_laps[0] + (times(share, p.sc_laps[1]) >> 16) - 1;
+    } else if (roll0 < vsc) {
+      race.status = VIRTUAL;
+      race.left = p.vsc_laps[0] + (times(share, p.vsc_laps[1]) >> 16) - 1;
+    } else {
+      race.status = GREEN;
+      race.left = 0;
+    }
+  }
+  const i32 level = race.level;
+  if (roll2 < p.wetter[level]) race.level = least(level + 1, 2);
+  else if (roll2 > 0xffffffffu - p.drier[level]) race.level = most(level - 1, 0);
+}

@@ -1,0 +1,376 @@
+//! `trackside bench kernels`: every kernel on the GPU against the CPU backend on two threads, in the same run.
+//!
+//! First parity, on fresh inputs (the seed is in the answer): every bit, or the command fails. Then speed: the
+//! kernel alone, its arrays on the device, by the device's own clock; and the whole call, copies included. Then a
+//! tick as one captured graph. Bandwidth is beside that of a copy from the device's memory to itself.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+
+use super::quantile;
+use crate::compute::workload::{Case, Size, case};
+use crate::compute::{Backend, Cpu, Kernel};
+
+/// Threads of the baseline.
+const CPU_THREADS: usize = 2;
+/// Fresh inputs of each kernel for parity.
+const PARITY_ROUNDS: u64 = 40;
+/// Runs of each kernel that are timed.
+const ROUNDS: usize = 9;
+
+/// Every kernel on the GPU against the CPU.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Fail where there is no GPU, rather than measure the CPU alone.
+    #[arg(long)]
+    require_gpu: bool,
+    /// Check parity and measure nothing.
+    #[arg(long)]
+    parity_only: bool,
+    /// Only this kernel.
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+    /// Where random inputs begin; without it, the clock.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run so many ticks, and every kernel now and then; fail if the device's memory is not flat.
+    #[arg(long, value_name = "TICKS")]
+    soak: Option<u64>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If a kernel and the CPU disagree in a bit, the device fails, or there is none and `--require-gpu` says so.
+pub fn run(args: &Args) -> anyhow::Result<Value> {
+    let seed = args.seed.unwrap_or_else(fresh_seed);
+    let kernels: Vec<Kernel> = Kernel::ALL
+        .into_iter()
+        .filter(|k| args.kernel.as_ref().is_none_or(|name| name == k.name()))
+        .collect();
+    anyhow::ensure!(
+        !kernels.is_empty(),
+        "no kernel is called {}; there are: {}",
+        args.kernel.as_deref().unwrap_or_default(),
+        Kernel::ALL.map(Kernel::name).join(", ")
+    );
+    let gpu = Gpu::open();
+    if let (Err(why), true) = (&gpu, args.require_gpu) {
+        anyhow::bail!("there is no GPU to measure: {why}");
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(CPU_THREADS)
+        .build()?;
+    let mut out = Map::new();
+    out.insert("seed".into(), seed.into());
+    out.insert("cpu_threads".into(), CPU_THREADS.into());
+    match &gpu {
+        Ok(gpu) => {
+            out.insert("gpu".into(), gpu.properties());
+            out.insert("parity".into(), parity(gpu, &kernels, seed)?);
+        }
+        Err(why) => {
+            out.insert("gpu".into(), Value::Null);
+            out.insert("gpu_missing".into(), why.to_string().into());
+        }
+    }
+    if let (Some(ticks), Ok(gpu)) = (args.soak, &gpu) {
+        out.insert("soak".into(), gpu.soak(ticks, seed)?);
+    }
+    if !args.parity_only && args.soak.is_none() {
+        let copy = gpu.as_ref().ok().map(Gpu::copy_rate).transpose()?;
+        out.insert("copy_gb_per_s".into(), copy.map(|rate| rate / 1e9).into());
+        for kernel in kernels {
+            let figures = measure(kernel, gpu.as_ref().ok(), &pool, copy, seed)?;
+            out.insert(kernel.name().into(), figures);
+        }
+        if let Ok(gpu) = &gpu {
+            out.insert("tick".into(), gpu.tick(seed)?);
+        }
+    }
+    Ok(json!({ "kernels": out }))
+}
+
+fn fresh_seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |t| t.as_nanos() as u64)
+}
+
+/// Both backends over the same inputs; every bit.
+fn compare(here: &dyn Case, there: &dyn Case, kernel: Kernel, seed: u64) -> anyhow::Result<()> {
+    for ((name, a), (_, b)) in here.outputs().iter().zip(there.outputs()) {
+        if let Some(i) = a.difference(&b) {
+            anyhow::bail!(
+                "{} with seed {seed}: {name}[{i}] is {} on the CPU and {} on the GPU",
+                kernel.name(),
+                a.show(i),
+                b.show(i)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn parity(gpu: &Gpu, kernels: &[Kernel], seed: u64) -> anyhow::Result<Value> {
+    let mut out = Map::new();
+    for &kernel in kernels {
+        for seed in (0..PARITY_ROUNDS).map(|round| seed.wrapping_add(round)) {
+            let mut here = case(kernel, Size::Small, seed);
+            let mut there = case(kernel, Size::Small, seed);
+            Cpu.run(&mut *here.task())?;
+            gpu.run(&mut *there)
+                .with_context(|| format!("{} with seed {seed}", kernel.name()))?;
+            compare(&*here, &*there, kernel, seed)?;
+        }
+        out.insert(
+            kernel.name().into(),
+            json!({ "inputs": PARITY_ROUNDS, "differences": 0 }),
+        );
+    }
+    Ok(out.into())
+}
+
+fn middle(took: &[Duration]) -> f64 {
+    let mut seconds: Vec<f64> = took.iter().map(Duration::as_secs_f64).collect();
+    quantile(&mut seconds, 0.5)
+}
+
+fn measure(
+    kernel: Kernel,
+    gpu: Option<&Gpu>,
+    pool: &rayon::ThreadPool,
+    copy: Option<f64>,
+    seed: u64,
+) -> anyhow::Result<Value> {
+    let mut here = case(kernel, Size::Season, seed);
+    let bytes = here.bytes();
+    let cpu: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            here.reset();
+            let began = Instant::now();
+            pool.install(|| Cpu.run(&mut *here.task()))?;
+            Ok(began.elapsed())
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let cpu = middle(&cpu);
+    let mut out = json!({ "bytes": bytes, "cpu_ms": cpu * 1e3 });
+    if kernel == Kernel::RaceMonteCarlo {
+        out["cpu_races_per_s"] = json!(races(&*here) / cpu);
+    }
+    if let Some(gpu) = gpu {
+        let mut there = case(kernel, Size::Season, seed);
+        let alone = middle(&gpu.measure(&mut *there)?);
+        compare(&*here, &*there, kernel, seed)?;
+        let whole: Vec<Duration> = (0..ROUNDS)
+            .map(|_| {
+                there.reset();
+                let began = Instant::now();
+                gpu.run(&mut *there)?;
+                Ok(began.elapsed())
+            })
+            .collect::<anyhow::Result<_>>()?;
+        out["gpu_ms"] = json!(alone * 1e3);
+        out["gpu_with_copies_ms"] = json!(middle(&whole) * 1e3);
+        out["speedup"] = json!(cpu / alone);
+        out["speedup_with_copies"] = json!(cpu / middle(&whole));
+        let rate = bytes as f64 / alone;
+        out["gb_per_s"] = json!(rate / 1e9);
+        out["share_of_copy_bandwidth"] = json!(copy.map(|copy| rate / copy));
+        if kernel == Kernel::RaceMonteCarlo {
+            out["gpu_races_per_s"] = json!(races(&*there) / alone);
+            out["share_of_instruction_bound"] = json!(gpu.instruction_seconds() / alone);
+        }
+    }
+    Ok(out)
+}
+
+/// Cars of the large case of the race.
+const CARS: f64 = 20.0;
+/// Laps of it.
+const LAPS: f64 = 57.0;
+/// Operations a car-lap, counted by hand: see `kernels/build`.
+#[cfg(feature = "cuda")]
+const OPERATIONS_A_CAR_LAP: f64 = 226.0;
+
+fn races(case: &dyn Case) -> f64 {
+    let keys: usize = case
+        .outputs()
+        .iter()
+        .map(|(_, values)| match values {
+            crate::compute::workload::Values::I32(keys) => keys.len(),
+            _ => 0,
+        })
+        .sum();
+    keys as f64 / CARS
+}
+
+#[cfg(feature = "cuda")]
+use gpu::Gpu;
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use std::time::{Duration, Instant};
+
+    use anyhow::Context;
+    use serde_json::{Value, json};
+
+    use super::{CARS, LAPS, OPERATIONS_A_CAR_LAP, ROUNDS, compare, quantile};
+    use crate::compute::cuda::{Cuda, CudaError};
+    use crate::compute::workload::{Case, Size, case, tick};
+    use crate::compute::{Backend, Cpu, Kernel};
+
+    /// Bytes of the copy that bandwidth is compared with.
+    const COPY_BYTES: usize = 512 << 20;
+    /// Ticks that are timed, and those before that are not.
+    const TICKS: usize = 10_000;
+    const WARM_UP: usize = 200;
+    /// Every so many ticks of a soak every kernel runs once.
+    const ALL_EVERY: u64 = 1_000;
+    /// What the device's memory may move by (bytes): the driver keeps books, too.
+    const SLACK: u64 = 4 << 20;
+    /// Operations that a multiprocessor does a clock.
+    const LANES: f64 = 128.0;
+    /// Races of the large case.
+    const RACES: f64 = 100_000.0;
+
+    pub(super) struct Gpu(Cuda);
+
+    impl Gpu {
+        pub(super) fn open() -> Result<Gpu, CudaError> {
+            Cuda::open().map(Gpu)
+        }
+
+        pub(super) fn properties(&self) -> Value {
+            json!(self.0.properties())
+        }
+
+        pub(super) fn run(&self, case: &mut dyn Case) -> anyhow::Result<()> {
+            let mut task = case.task();
+            task.check()?;
+            Ok(self.0.try_run(&mut *task)?)
+        }
+
+        pub(super) fn measure(&self, case: &mut dyn Case) -> anyhow::Result<Vec<Duration>> {
+            let mut task = case.task();
+            task.check()?;
+            Ok(self.0.measure(&mut *task, ROUNDS)?)
+        }
+
+        /// Bytes read and written a second by a copy within the device's memory.
+        pub(super) fn copy_rate(&self) -> anyhow::Result<f64> {
+            let took = self.0.measure_copy(COPY_BYTES, ROUNDS)?;
+            Ok(2.0 * COPY_BYTES as f64 / super::middle(&took))
+        }
+
+        /// How long the large race would take if every lane did an operation every clock.
+        pub(super) fn instruction_seconds(&self) -> f64 {
+            let p = self.0.properties();
+            let rate = f64::from(p.multiprocessors) * LANES * p.clock_hz as f64;
+            RACES * CARS * LAPS * OPERATIONS_A_CAR_LAP / rate
+        }
+
+        /// A tick: windows of every car's channels, and the models' inputs, as one graph.
+        pub(super) fn tick(&self, seed: u64) -> anyhow::Result<Value> {
+            let (mut here, mut there) = (tick(seed), tick(seed));
+            for case in &mut here {
+                Cpu.run(&mut *case.task())?;
+            }
+            let mut took = Vec::with_capacity(TICKS);
+            let mut graph = {
+                let mut tasks: Vec<_> = there.iter_mut().map(|case| case.task()).collect();
+                self.0.capture(&mut tasks)?
+            };
+            for round in 0..WARM_UP + TICKS {
+                let mut tasks: Vec<_> = there.iter_mut().map(|case| case.task()).collect();
+                let began = Instant::now();
+                graph.try_run(&mut tasks)?;
+                if round >= WARM_UP {
+                    took.push(began.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+            for (here, there) in here.iter().zip(&there) {
+                compare(&**here, &**there, Kernel::FrameStats, seed).context("a tick")?;
+            }
+            Ok(json!({
+                "ticks": TICKS,
+                "p50_ms": quantile(&mut took, 0.5),
+                "p99_ms": quantile(&mut took, 0.99),
+                "max_ms": quantile(&mut took, 1.0),
+            }))
+        }
+
+        /// Many ticks, and every kernel now and then: does the device's memory stay flat?
+        pub(super) fn soak(&self, ticks: u64, seed: u64) -> anyhow::Result<Value> {
+            let mut cases = tick(seed);
+            let mut graph = {
+                let mut tasks: Vec<_> = cases.iter_mut().map(|case| case.task()).collect();
+                self.0.capture(&mut tasks)?
+            };
+            let mut free = Vec::new();
+            for n in 0..ticks {
+                let mut tasks: Vec<_> = cases.iter_mut().map(|case| case.task()).collect();
+                graph.try_run(&mut tasks)?;
+                if n % ALL_EVERY == 0 {
+                    for kernel in Kernel::ALL {
+                        self.run(&mut *case(kernel, Size::Small, seed.wrapping_add(n)))?;
+                    }
+                    free.push(self.0.memory()?.0 as u64);
+                }
+            }
+            // The first rounds fill the pools.
+            let settled = &free[free.len() / 4..];
+            let first = settled
+                .first()
+                .copied()
+                .context("a soak has at least one tick")?;
+            let last = settled.last().copied().unwrap_or(first);
+            let leaked = first.saturating_sub(last);
+            anyhow::ensure!(
+                leaked <= SLACK,
+                "the device has {leaked} bytes less after {ticks} ticks; at most {SLACK} are allowed"
+            );
+            Ok(json!({ "ticks": ticks, "leaked_bytes": leaked, "free_bytes": last }))
+        }
+    }
+}
+
+/// A binary that was built without the feature has no GPU, and this type no value.
+#[cfg(not(feature = "cuda"))]
+enum Gpu {}
+
+#[cfg(not(feature = "cuda"))]
+impl Gpu {
+    fn open() -> Result<Gpu, &'static str> {
+        Err("this binary was built without the feature `cuda`")
+    }
+
+    fn properties(&self) -> Value {
+        match *self {}
+    }
+
+    fn run(&self, _: &mut dyn Case) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    fn measure(&self, _: &mut dyn Case) -> anyhow::Result<Vec<Duration>> {
+        match *self {}
+    }
+
+    fn copy_rate(&self) -> anyhow::Result<f64> {
+        match *self {}
+    }
+
+    fn instruction_seconds(&self) -> f64 {
+        match *self {}
+    }
+
+    fn tick(&self, _: u64) -> anyhow::Result<Value> {
+        match *self {}
+    }
+
+    fn soak(&self, _: u64, _: u64) -> anyhow::Result<Value> {
+        match *self {}
+    }
+}

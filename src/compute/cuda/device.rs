@@ -1,0 +1,481 @@
+//! A GPU, as the thread that owns its context has it: module, streams, memory, launches.
+//!
+//! Every handle is made, used and destroyed on that thread. Nothing here retries or falls back: an error goes up
+//! with the name of the call, and the device is torn down and opened anew some time later.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cudarc::driver::{result, sys};
+
+use super::error::{Call, CudaError};
+use super::properties::Properties;
+use super::staging::{Layout, Staging};
+use crate::compute::Kernel;
+use crate::compute::launch::{Arg, Step};
+
+/// What the memory pool keeps for the next launch rather than give it back (bytes).
+const POOL_KEEPS: u64 = 256 << 20;
+
+/// Cubins run on exactly these compute capabilities (Tegra's and desktops' do not run on each other).
+const CUBINS: [((i32, i32), &[u8]); 3] = [
+    ((7, 2), include_bytes!("../../../kernels/built/sm_72.cubin")),
+    ((8, 7), include_bytes!("../../../kernels/built/sm_87.cubin")),
+    ((9, 0), include_bytes!("../../../kernels/built/sm_90.cubin")),
+];
+/// Any later GPU's driver compiles this for itself.
+const PTX: &[u8] = include_bytes!("../../../kernels/built/compute_72.ptx");
+/// The oldest that the PTX is for.
+const OLDEST: (i32, i32) = (7, 2);
+
+/// Whether libcuda can be loaded; asked before anything else, for without it cudarc would panic.
+pub(super) fn driver_is_there() -> bool {
+    // SAFETY: it loads libcuda, whose initialisers are NVIDIA's affair, and lets it go again.
+    unsafe { sys::is_culib_present() }
+}
+
+/// A captured graph and the memory that it works on.
+pub(super) struct Captured {
+    graph: sys::CUgraph,
+    exec: sys::CUgraphExec,
+    device_memory: u64,
+}
+
+/// An open device.
+pub(super) struct Device {
+    pub properties: Properties,
+    handle: sys::CUdevice,
+    module: sys::CUmodule,
+    functions: Vec<(Kernel, sys::CUfunction)>,
+    /// Launches and ticks; a stream of their own, so that nothing waits for the default one.
+    stream: sys::CUstream,
+    events: (sys::CUevent, sys::CUevent),
+    graphs: HashMap<u64, Captured>,
+    life: Arc<()>,
+}
+
+impl Device {
+    /// Opens the first GPU: context, module, stream.
+    pub(super) fn open() -> Result<Device, CudaError> {
+        if !driver_is_there() {
+            return Err(CudaError::NoDriver);
+        }
+        match result::init() {
+            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => {
+                return Err(CudaError::NoDevice);
+            }
+            said => said.call("cuInit")?,
+        }
+        if result::device::get_count().call("cuDeviceGetCount")? == 0 {
+            return Err(CudaError::NoDevice);
+        }
+        let handle = result::device::get(0).call("cuDeviceGet")?;
+        let properties = Properties::of(handle)?;
+        // SAFETY: `handle` is a device; released in `drop`.
+        let context =
+            unsafe { result::primary_ctx::retain(handle) }.call("cuDevicePrimaryCtxRetain")?;
+        let opened = Device::in_context(handle, context, properties);
+        if opened.is_err() {
+            // SAFETY: retained above, and nothing of it is left.
+            let _ = unsafe { result::primary_ctx::release(handle) };
+        }
+        opened
+    }
+
+    fn in_context(
+        handle: sys::CUdevice,
+        context: sys::CUcontext,
+        properties: Properties,
+    ) -> Result<Device, CudaError> {
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(context) }.call("cuCtxSetCurrent")?;
+        if properties.memory_pools {
+            keep_memory(handle)?;
+        }
+        let module = load(properties.capability)?;
+        let functions = Kernel::ALL
+            .into_iter()
+            .map(|kernel| {
+                let name = CString::new(kernel.name()).unwrap_or_default();
+                // SAFETY: the module is loaded and outlives its functions.
+                let function = unsafe { result::module::get_function(module, name) };
+                Ok((kernel, function.call("cuModuleGetFunction")?))
+            })
+            .collect::<Result<Vec<_>, CudaError>>()?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .call("cuStreamCreate")?;
+        let event =
+            || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).call("cuEventCreate");
+        Ok(Device {
+            properties,
+            handle,
+            module,
+            functions,
+            stream,
+            events: (event()?, event()?),
+            graphs: HashMap::new(),
+            life: Arc::new(()),
+        })
+    }
+
+    /// Whether a block of its memory is still in somebody's hands.
+    pub(super) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.life) > 1
+    }
+
+    /// Pinned memory, mapped where the GPU is integrated.
+    pub(super) fn stage(&self, bytes: usize) -> Result<Staging, CudaError> {
+        let flags = if self.properties.integrated {
+            sys::CU_MEMHOSTALLOC_DEVICEMAP
+        } else {
+            0
+        };
+        // SAFETY: the context is current; freed by `unstage`, or with the context.
+        let host = unsafe { result::malloc_host(bytes, flags) }.call("cuMemHostAlloc")?;
+        // SAFETY: just allocated, of that size: initialised here, once.
+        unsafe { host.cast::<u8>().write_bytes(0, bytes) };
+        let mut device = 0;
+        if self.properties.integrated {
+            // SAFETY: `host` is pinned memory that was asked to be mapped.
+            unsafe { sys::cuMemHostGetDevicePointer_v2(&mut device, host, 0) }
+                .result()
+                .call("cuMemHostGetDevicePointer")?;
+        }
+        // SAFETY: allocated and initialised above, for this block alone; `is_in_use` keeps the context.
+        Ok(unsafe { Staging::new(host.cast(), device, bytes, self.life.clone()) })
+    }
+
+    /// Gives a block back to the driver.
+    pub(super) fn unstage(&self, staging: Staging) -> Result<(), CudaError> {
+        if !Arc::ptr_eq(&staging.life, &self.life) {
+            // Of a context that is gone, and its memory with it.
+            return Ok(());
+        }
+        // SAFETY: it came from `stage` of this device, and is consumed.
+        unsafe { result::free_host(staging.as_ptr().cast()) }.call("cuMemFreeHost")
+    }
+
+    /// Free and total memory (bytes).
+    pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
+        result::mem_get_info().call("cuMemGetInfo")
+    }
+
+    /// Runs a launch on a staged block, and waits for it.
+    pub(super) fn run(
+        &mut self,
+        staging: &mut Staging,
+        layout: &Layout,
+        step: &Step,
+    ) -> Result<(), CudaError> {
+        self.with_memory(staging, layout, |device, base| {
+            device.upload(staging.as_ptr(), base, layout)?;
+            device.launch(step, layout, base)?;
+            device.download(staging.as_ptr(), base, layout)
+        })?;
+        self.synchronize()
+    }
+
+    /// How long the kernel alone takes, so many times over.
+    pub(super) fn measure(
+        &mut self,
+        staging: &mut Staging,
+        layout: &Layout,
+        step: &Step,
+        rounds: usize,
+    ) -> Result<Vec<Duration>, CudaError> {
+        let mut took = Vec::with_capacity(rounds);
+        self.with_memory(staging, layout, |device, base| {
+            let (begin, end) = device.events;
+            for _ in 0..rounds {
+                device.upload(staging.as_ptr(), base, layout)?;
+                // SAFETY: events and stream are this device's.
+                unsafe { result::event::record(begin, device.stream) }.call("cuEventRecord")?;
+                device.launch(step, layout, base)?;
+                // SAFETY: as above.
+                unsafe { result::event::record(end, device.stream) }.call("cuEventRecord")?;
+                device.synchronize()?;
+                // SAFETY: both were recorded, and the stream has passed them.
+                let ms =
+                    unsafe { result::event::elapsed(begin, end) }.call("cuEventElapsedTime")?;
+                took.push(Duration::from_secs_f64(f64::from(ms) / 1e3));
+            }
+            device.download(staging.as_ptr(), base, layout)
+        })?;
+        self.synchronize()?;
+        Ok(took)
+    }
+
+    /// How long a copy of so many bytes within the device's memory takes.
+    pub(super) fn measure_copy(
+        &mut self,
+        bytes: usize,
+        rounds: usize,
+    ) -> Result<Vec<Duration>, CudaError> {
+        let mut took = Vec::with_capacity(rounds);
+        let (begin, end) = self.events;
+        let memory = self.allocate(2 * bytes)?;
+        for _ in 0..rounds {
+            // SAFETY: both halves lie in the allocation; events and stream are this device's.
+            unsafe {
+                result::event::record(begin, self.stream).call("cuEventRecord")?;
+                result::memcpy_dtod_async(memory + bytes as u64, memory, bytes, self.stream)
+                    .call("cuMemcpyDtoDAsync")?;
+                result::event::record(end, self.stream).call("cuEventRecord")?;
+            }
+            self.synchronize()?;
+            // SAFETY: both were recorded, and the stream has passed them.
+            let ms = unsafe { result::event::elapsed(begin, end) }.call("cuEventElapsedTime")?;
+            took.push(Duration::from_secs_f64(f64::from(ms) / 1e3));
+        }
+        self.free(memory)?;
+        self.synchronize()?;
+        Ok(took)
+    }
+
+    /// Captures launches over one block as the graph of that number, which was never used before;
+    /// gives the address of its arrays.
+    pub(super) fn capture(
+        &mut self,
+        number: u64,
+        staging: &Staging,
+        layout: &Layout,
+        steps: &[Step],
+    ) -> Result<u64, CudaError> {
+        let (device_memory, base) = if self.properties.integrated {
+            (0, staging.device)
+        } else {
+            let memory = self.allocate(layout.bytes)?;
+            // The allocation is stream-ordered: it must have happened before it may be captured.
+            self.synchronize()?;
+            (memory, memory)
+        };
+        // SAFETY: the stream is this device's and captures nothing yet.
+        unsafe {
+            result::stream::begin_capture(
+                self.stream,
+                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+            )
+        }
+        .call("cuStreamBeginCapture")?;
+        let put = self
+            .upload(staging.as_ptr(), base, layout)
+            .and_then(|()| {
+                steps
+                    .iter()
+                    .try_for_each(|step| self.launch(step, layout, base))
+            })
+            .and_then(|()| self.download(staging.as_ptr(), base, layout));
+        // SAFETY: it is capturing; ended whether or not all went in, so that the stream is usable again.
+        let graph = unsafe { result::stream::end_capture(self.stream) }.call("cuStreamEndCapture");
+        put?;
+        let graph = graph?;
+        // SAFETY: a graph that was just captured.
+        let exec = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) }
+            .call("cuGraphInstantiate")?;
+        self.graphs.insert(
+            number,
+            Captured {
+                graph,
+                exec,
+                device_memory,
+            },
+        );
+        Ok(base)
+    }
+
+    /// Destroys a captured graph.
+    pub(super) fn forget(&mut self, number: u64) -> Result<(), CudaError> {
+        let Some(captured) = self.graphs.remove(&number) else {
+            return Ok(());
+        };
+        // SAFETY: both were made by `capture`, and are not used again.
+        unsafe {
+            result::graph::exec_destroy(captured.exec).call("cuGraphExecDestroy")?;
+            result::graph::destroy(captured.graph).call("cuGraphDestroy")?;
+        }
+        match captured.device_memory {
+            0 => Ok(()),
+            memory => self.free(memory),
+        }
+    }
+
+    /// Runs a captured graph, and waits for it.
+    pub(super) fn replay(&mut self, number: u64) -> Result<(), CudaError> {
+        let captured = self.graphs.get(&number).ok_or(CudaError::NotCaptured)?;
+        // SAFETY: graph and stream are this device's; the staged block it works on is held by the caller.
+        unsafe { result::graph::launch(captured.exec, self.stream) }.call("cuGraphLaunch")?;
+        self.synchronize()
+    }
+
+    /// Memory for a launch: the staged block itself where it is mapped, else from the pool for as long as it takes.
+    fn with_memory(
+        &mut self,
+        staging: &Staging,
+        layout: &Layout,
+        work: impl FnOnce(&mut Device, u64) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        if self.properties.integrated {
+            return work(self, staging.device);
+        }
+        let memory = self.allocate(layout.bytes)?;
+        let done = work(self, memory);
+        // Freed in the stream's order, after the work.
+        let freed = self.free(memory);
+        done.and(freed)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
+        if self.properties.memory_pools {
+            // SAFETY: the stream is this device's, and all work on the memory goes there.
+            unsafe { result::malloc_async(self.stream, bytes) }.call("cuMemAllocAsync")
+        } else {
+            // SAFETY: the context is current.
+            unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")
+        }
+    }
+
+    fn free(&self, memory: u64) -> Result<(), CudaError> {
+        if self.properties.memory_pools {
+            // SAFETY: from `allocate`, freed once, in the order of the stream that used it.
+            unsafe { result::free_async(memory, self.stream) }.call("cuMemFreeAsync")
+        } else {
+            self.synchronize()?;
+            // SAFETY: from `allocate`, freed once, and nothing uses it any more.
+            unsafe { result::free_sync(memory) }.call("cuMemFree")
+        }
+    }
+
+    /// Sends what the kernels read. Nothing where the device reads the staged block itself.
+    fn upload(&self, host: *const u8, base: u64, layout: &Layout) -> Result<(), CudaError> {
+        if self.properties.integrated || layout.to_device == 0 {
+            return Ok(());
+        }
+        // SAFETY: both blocks are at least as long as the layout; the host's is pinned and not touched until the
+        // stream has passed, which every caller waits for.
+        unsafe {
+            let bytes = std::slice::from_raw_parts(host, layout.to_device);
+            result::memcpy_htod_async(base, bytes, self.stream)
+        }
+        .call("cuMemcpyHtoDAsync")
+    }
+
+    /// Fetches what the kernels wrote.
+    fn download(&self, host: *mut u8, base: u64, layout: &Layout) -> Result<(), CudaError> {
+        let bytes = layout.bytes - layout.from_device;
+        if self.properties.integrated || bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: as in `upload`.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(host.add(layout.from_device), bytes);
+            result::memcpy_dtoh_async(to, base + layout.from_device as u64, self.stream)
+        }
+        .call("cuMemcpyDtoHAsync")
+    }
+
+    fn launch(&self, step: &Step, layout: &Layout, base: u64) -> Result<(), CudaError> {
+        let function = self
+            .functions
+            .iter()
+            .find_map(|(kernel, function)| (*kernel == step.kernel).then_some(*function))
+            .ok_or(CudaError::NoDevice)?;
+        // Eight bytes hold any argument; the driver reads as many as the kernel's signature says.
+        let mut values: Vec<u64> = step
+            .args
+            .iter()
+            .map(|arg| match *arg {
+                Arg::Array(i) => base + layout.arrays[i].0 as u64,
+                Arg::U32(v) => u64::from(v),
+                Arg::I32(v) => u64::from(v as u32),
+                Arg::F32(v) => u64::from(v.to_bits()),
+            })
+            .collect();
+        let mut params: Vec<*mut c_void> = values
+            .iter_mut()
+            .map(|v| std::ptr::from_mut(v).cast())
+            .collect();
+        // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
+        // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
+        // `check` requires, within the block at `base`; the driver copies the parameters before it returns.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (step.grid, 1, 1),
+                (step.block, 1, 1),
+                step.shared,
+                self.stream,
+                &mut params,
+            )
+        }
+        .call("cuLaunchKernel")
+    }
+
+    fn synchronize(&self) -> Result<(), CudaError> {
+        // SAFETY: the stream is this device's.
+        unsafe { result::stream::synchronize(self.stream) }.call("cuStreamSynchronize")
+    }
+}
+
+impl Drop for Device {
+    /// After an error that sticks (an illegal address, say) these calls fail, too; the reset clears it, and frees
+    /// what memory is left.
+    fn drop(&mut self) {
+        // SAFETY: every handle is this device's, was made on this thread and is not used again.
+        unsafe {
+            let _ = result::stream::synchronize(self.stream);
+            for (_, captured) in self.graphs.drain() {
+                let _ = result::graph::exec_destroy(captured.exec);
+                let _ = result::graph::destroy(captured.graph);
+            }
+            let _ = result::event::destroy(self.events.0);
+            let _ = result::event::destroy(self.events.1);
+            let _ = result::stream::destroy(self.stream);
+            let _ = result::module::unload(self.module);
+            let _ = result::primary_ctx::release(self.handle);
+            let _ = sys::cuDevicePrimaryCtxReset_v2(self.handle);
+        }
+    }
+}
+
+/// Tells the default pool not to give every block back to the system at once.
+fn keep_memory(handle: sys::CUdevice) -> Result<(), CudaError> {
+    // SAFETY: a device; the attribute is a 64-bit number.
+    unsafe {
+        let pool =
+            result::device::get_default_mem_pool(handle).call("cuDeviceGetDefaultMemPool")?;
+        let mut keeps = POOL_KEEPS;
+        result::mem_pool::set_attribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            std::ptr::from_mut(&mut keeps).cast(),
+        )
+        .call("cuMemPoolSetAttribute")
+    }
+}
+
+/// Loads the kernels: the cubin for exactly this device, else PTX.
+fn load(capability: (i32, i32)) -> Result<sys::CUmodule, CudaError> {
+    let cubin = CUBINS.iter().find(|(own, _)| *own == capability);
+    let bytes = match cubin {
+        Some((_, cubin)) => cubin,
+        None if capability >= OLDEST => PTX,
+        None => {
+            return Err(CudaError::Driver {
+                call: "cuModuleLoadData",
+                name: "CUDA_ERROR_NO_BINARY_FOR_GPU".into(),
+                text: format!("compute capability {capability:?} is older than {OLDEST:?}"),
+            });
+        }
+    };
+    // On an 8-byte boundary, as an ELF file wants, and with the zero that ends a text.
+    let mut image = vec![0_u64; bytes.len() / 8 + 1];
+    for (word, chunk) in image.iter_mut().zip(bytes.chunks(8)) {
+        let mut eight = [0; 8];
+        eight[..chunk.len()].copy_from_slice(chunk);
+        *word = u64::from_ne_bytes(eight);
+    }
+    // SAFETY: a whole cubin, or a text that ends in zero; the driver copies it.
+    unsafe { result::module::load_data(image.as_ptr().cast()) }.call("cuModuleLoadData")
+}

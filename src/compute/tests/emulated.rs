@@ -1,0 +1,189 @@
+//! The whole way to a device, on a machine without one: `kernels/host/driver.cpp` built as libcuda.so.
+//!
+//! Each test runs itself again in a process whose loader finds that library first; the inner run does the work.
+//! Against a real GPU, `tests/gpu` does the same and more.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::{compare, fresh_seed};
+use crate::compute::cuda::{Cuda, CudaError};
+use crate::compute::workload::{Case, Size, case, tick};
+use crate::compute::{Backend, Cpu, Kernel};
+
+/// Set in the inner run.
+const INSIDE: &str = "TRACKSIDE_TEST_INSIDE";
+/// Said by an inner run that came to its end.
+const DONE: &str = "the inner run is done";
+/// Fresh inputs for each kernel.
+const ROUNDS: u64 = 3;
+/// Ticks that must leave the device's memory as it was.
+const TICKS: u64 = 300;
+
+/// Whether this is the inner run; else runs the test of that name with that driver, and asks for its success.
+fn inside(test: &str, driver: &str) -> bool {
+    static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let dir = BUILT.get_or_init(|| {
+        let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let dir = tempfile::tempdir().unwrap();
+        let built = Command::new("g++")
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-fPIC",
+                "-shared",
+                "-fvisibility=hidden",
+            ])
+            .args(["-ffp-contract=off", "-Wno-unknown-pragmas", "-I"])
+            .arg(&kernels)
+            .arg(kernels.join("host/driver.cpp"))
+            .arg("-o")
+            .arg(dir.path().join("libcuda.so"))
+            .status()
+            .expect("g++ builds the tests' driver; install build-essential");
+        assert!(built.success(), "the tests' driver does not compile");
+        dir
+    });
+    let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture"])
+        .env(INSIDE, "1")
+        .env("LD_LIBRARY_PATH", dir.path())
+        .env("TRACKSIDE_DRIVER", driver)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success() && said.contains(DONE),
+        "{test} with {driver:?}: {}\n{said}\n{}",
+        run.status,
+        String::from_utf8_lossy(&run.stderr)
+    );
+    false
+}
+
+fn expected(kernel: Kernel, seed: u64) -> Box<dyn Case> {
+    let mut case = case(kernel, Size::Small, seed);
+    Cpu.run(&mut *case.task()).unwrap();
+    case
+}
+
+/// Every kernel through the driver, and a tick as a graph, again and again; memory stays as it was.
+fn everything_agrees() {
+    let cuda = Cuda::open().unwrap();
+    let first = fresh_seed();
+    for (round, kernel) in (0..ROUNDS).flat_map(|r| Kernel::ALL.map(|k| (r, k))) {
+        let seed = first.wrapping_add(round);
+        let mut there = case(kernel, Size::Small, seed);
+        let mut task = there.task();
+        task.check().unwrap();
+        cuda.try_run(&mut *task).unwrap();
+        drop(task);
+        let what = format!("{} with seed {seed}", kernel.name());
+        compare(&*expected(kernel, seed), &*there, &what);
+    }
+    let mut cases = tick(first);
+    let mut graph = {
+        let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+        cuda.capture(&mut tasks).unwrap()
+    };
+    let mut free = Vec::new();
+    for n in 0..TICKS {
+        cases.iter_mut().for_each(|c| c.reset());
+        let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+        graph.try_run(&mut tasks).unwrap();
+        if n % 50 == 49 {
+            free.push(cuda.memory().unwrap().0);
+        }
+    }
+    assert!(free.windows(2).all(|w| w[0] == w[1]), "{free:?}");
+    let mut here = tick(first);
+    for (here, there) in here.iter_mut().zip(&cases) {
+        Cpu.run(&mut *here.task()).unwrap();
+        compare(&**here, &**there, "a tick");
+    }
+    // Other shapes: captured anew.
+    let mut other: Vec<_> = Kernel::ALL.map(|k| case(k, Size::Small, first)).into();
+    let mut tasks: Vec<_> = other.iter_mut().map(|c| c.task()).collect();
+    graph.run(&mut tasks).unwrap();
+    drop(tasks);
+    for (kernel, there) in Kernel::ALL.into_iter().zip(&other) {
+        compare(&*expected(kernel, first), &**there, kernel.name());
+    }
+    println!("{DONE}");
+}
+
+#[test]
+fn a_discrete_gpu_agrees() {
+    if inside("a_discrete_gpu_agrees", "") {
+        everything_agrees();
+    }
+}
+
+#[test]
+fn an_integrated_gpu_agrees() {
+    if inside("an_integrated_gpu_agrees", "integrated,poolless") {
+        everything_agrees();
+    }
+}
+
+/// The third launch breaks the context: the answer comes all the same, the GPU rests, and is opened anew.
+#[test]
+fn the_cpu_takes_over_within_the_call_and_the_gpu_comes_back() {
+    let test = "the_cpu_takes_over_within_the_call_and_the_gpu_comes_back";
+    if !inside(test, "fail:cuLaunchKernel:3,fail:cuGraphLaunch:2") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let kernel = Kernel::FrameStats;
+    let mut used = Vec::new();
+    for seed in 0..5 {
+        let mut there = case(kernel, Size::Small, seed);
+        cuda.run(&mut *there.task()).unwrap();
+        compare(&*expected(kernel, seed), &*there, "a run");
+        used.push(cuda.is_resting());
+    }
+    assert_eq!(used, [false, false, true, true, true]);
+    // Without waiting for its rest to end: the context is torn down, and a new one works.
+    let mut there = case(kernel, Size::Small, 9);
+    cuda.try_run(&mut *there.task()).unwrap();
+    compare(&*expected(kernel, 9), &*there, "after the failure");
+    // A graph breaks at its second launch, and is captured anew.
+    let mut cases = tick(1);
+    let mut graph = {
+        let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+        cuda.capture(&mut tasks).unwrap()
+    };
+    let mut outcomes = Vec::new();
+    for _ in 0..4 {
+        let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+        let said = graph.try_run(&mut tasks);
+        if let Err(e) = &said {
+            assert!(matches!(e, CudaError::Driver { .. }), "{e}");
+            cuda.forget_memory();
+        }
+        outcomes.push(said.is_ok());
+    }
+    assert_eq!(outcomes, [true, false, true, true]);
+    println!("{DONE}");
+}
+
+#[test]
+fn a_device_that_does_not_open_is_an_error() {
+    let test = "a_device_that_does_not_open_is_an_error";
+    if !inside(test, "fail:cuModuleLoadData:1") {
+        return;
+    }
+    assert!(matches!(
+        Cuda::open(),
+        Err(CudaError::Driver {
+            call: "cuModuleLoadData",
+            ..
+        })
+    ));
+    println!("{DONE}");
+}

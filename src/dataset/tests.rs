@@ -1,0 +1,112 @@
+//! Hand-made tables with holes and dirt, and the published ones where they are.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::*;
+use crate::predict::view::View;
+use crate::race::{Compound, Event};
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = zstd::stream::Encoder::new(std::fs::File::create(path).unwrap(), 1).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.finish().unwrap();
+}
+
+const HEADER: &str = "season,round,event_name,driver,driver_number,team,lap_number,lap_time_s,sector1_s,sector2_s,sector3_s,lap_end_session_s,stint,compound,tyre_life_laps,is_in_lap,is_out_lap,track_status,is_accurate";
+
+#[test]
+fn dirt_is_named_and_the_rest_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let laps = format!(
+        "{HEADER}\n\
+         2031,1,Moon Grand Prix,ABC,7,New Team,1,95.0,,,,100.0,1,HYPERHARD,1,0,0,1,0\n\
+         2031,1,Moon Grand Prix,ABC,7,New Team,2,fast,30.0,30.0,30.0,190.0,1,SOFT,2.0,0,0,1.0,1\n\
+         2031,1,Moon Grand Prix,ABC,7,New Team,3,90.5,30.0,30.5,30.0,,1,SOFT,3,0,0,12,1.0\n\
+         2031,1,Moon Grand Prix,ABC,7,New Team,3,90.5,30.0,30.5,30.0,,1,SOFT,3,0,0,1,1\n\
+         2031,1,Moon Grand Prix,DEF,,New Team,1,95.0,,,,100.0,1,SOFT,1,0,0,1,1\n\
+         2031,1,Moon Grand Prix,GHI,300,New Team,1,95.0,,,,100.0,1,SOFT,1,0,0,1,1\n\
+         2031,1,Moon Grand Prix,JKL,8,Old Team,1,96.0,,,,101.0,1,MEDIUM,1,0,0,1,\n\
+         2031,1,Moon Grand Prix,JKL,8,Old Team,2,91.0\n"
+    );
+    write(dir.path(), "laps/laps-2031.csv.zst", &laps);
+    let set = Dataset::read(dir.path(), 2031..=2031).unwrap();
+    let race = &set.races[0];
+    assert_eq!(race.cars.len(), 2);
+    let abc = race.car(7).unwrap();
+    assert_eq!(abc.laps.len(), 3);
+    assert_eq!(abc.laps[0].compound, Compound::Unknown);
+    assert_eq!(abc.laps[1].time_s, None);
+    assert!(!abc.laps[2].is_clean() && abc.laps[2].end_s == Some(280.5));
+    // A row that breaks off has what it has.
+    assert_eq!(race.car(8).unwrap().laps[1].end_s, Some(192.0));
+    assert_eq!(set.faults.rows_skipped, 3);
+    let named: Vec<String> = set.faults.named.iter().map(ToString::to_string).collect();
+    assert!(
+        named[0].contains("laps-2031.csv.zst line 3, lap_time_s = \"fast\""),
+        "{named:?}"
+    );
+    assert!(
+        named.iter().any(|f| f.contains("driver_number = \"300\"")),
+        "{named:?}"
+    );
+    // (car, lap) in the order in which they ended.
+    assert_eq!(race.order, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]);
+}
+
+#[test]
+fn a_folder_without_laps_says_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Dataset::read(dir.path(), 2024..=2024).unwrap_err();
+    assert!(
+        missing.to_string().contains("laps/laps-*.csv.zst"),
+        "{missing}"
+    );
+    let row = "2019,1,X,ABC,7,T,1,95.0,,,,100.0,1,SOFT,1,0,0,1,1";
+    write(
+        dir.path(),
+        "laps/laps-2019.csv.zst",
+        &format!("{HEADER}\n{row}\n"),
+    );
+    let wrong = Dataset::read(dir.path(), 2024..=2025).unwrap_err();
+    assert!(wrong.to_string().ends_with("there are: 2019"), "{wrong}");
+}
+
+#[test]
+fn a_walk_shows_only_what_was_known() {
+    let Some(folder) = crate::predict::backtest::data() else {
+        return;
+    };
+    let set = Dataset::read(&folder, 2023..=2024).unwrap();
+    assert_eq!(set.races.len(), 43);
+    assert_eq!(set.faults.count, 0, "{:?}", set.faults.named);
+    let mut laps = 0;
+    for race in &set.races {
+        let mut clock = None;
+        let mut finished = false;
+        Walk::new(race).each(|view: &View, _, events| {
+            assert!(Some(view.clock) >= clock || finished);
+            clock = Some(view.clock);
+            for car in &view.cars {
+                assert!(car.last().is_none_or(|l| l.ended <= Some(view.clock)));
+                assert!(
+                    car.current
+                        .is_none_or(|l| l.time_s.is_none() && l.sectors[2].is_none())
+                );
+            }
+            laps += usize::from(matches!(events[0], Event::LapCompleted { .. }));
+            finished |= view.finished;
+        });
+        assert!(finished, "{}", race.title());
+        assert!(race.cars.iter().all(|c| c.grid.is_some() || c.number > 0));
+        assert!(
+            race.cars.iter().filter(|c| race.finished(c)).count() >= 10,
+            "{}",
+            race.title()
+        );
+    }
+    assert_eq!(laps, set.races.iter().map(|r| r.order.len()).sum::<usize>());
+    assert!(laps > 47_000, "{laps}");
+}
