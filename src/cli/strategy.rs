@@ -265,7 +265,7 @@ fn tell_rivals(rivals: &[Rival], named: impl Fn(u8) -> String) {
         } else if let Some((under, road)) = r.threat() {
             println!(
                 "  {who:<4} {:>5.1} s behind  undercuts us {:>5}  passes on the road {:>5}",
-                -r.ahead_by_s,
+                r.ahead_by_s.abs(),
                 percent(under),
                 percent(road)
             );

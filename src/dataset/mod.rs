@@ -13,6 +13,7 @@
 //! | [`strategy`] | stops, stints, track status, race control's messages |
 //! | [`race`] | a race put together |
 //! | [`walk`] | a race as it happened |
+//! | [`moment`] | a race at a lap, where the race model starts from |
 //! | [`features`] | arrays for training: `.npy` and `schema.json` |
 //!
 //! Tables are dirty and change from season to season: a column or a file that is not there is a value that
@@ -25,6 +26,7 @@
 
 pub mod features;
 pub mod lap;
+pub mod moment;
 pub mod race;
 pub mod strategy;
 pub mod table;

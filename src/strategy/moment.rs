@@ -18,6 +18,8 @@ const WIDE: f64 = 0.03;
 const ENOUGH_LAPS: u16 = 3;
 /// Share of a stint's extra wear that is put down to the car rather than to the set.
 const WEAR_OF_CAR: f64 = 0.5;
+/// A lap that took more of the car's own pace than this was no lap of racing, nor behind a safety car.
+const MOST_SLOWER: f64 = 1.8;
 /// Gap to the car ahead where no line-crossing is known (s).
 const BLIND_GAP_S: f64 = 2.5;
 
@@ -291,8 +293,14 @@ fn behind(known: &Known, moment: &Moment, i: usize, filter: &PaceFilter) -> f64 
         let slot = car.grid.or(car.position).unwrap_or(20).saturating_sub(1);
         return f64::from(slot) * known.parameters.start.slot * t;
     }
-    let lap_s =
-        filter.pace_s + known.circuit.fuel * t * f64::from(known.laps.saturating_sub(moment.lap));
+    // What the lap that it is on will take: as its last one, which knows the rain and the safety car; a lap of minutes
+    // under a red flag says nothing of it.
+    let to_go = known.laps.saturating_sub(moment.lap);
+    let pace = filter.pace_s + known.circuit.fuel * t * f64::from(to_go);
+    let last = car.laps.last().and_then(|l| l.time_s);
+    let lap_s = last
+        .filter(|s| (pace..MOST_SLOWER * pace).contains(s))
+        .unwrap_or(pace);
     let line = |car: &CarHistory, lap_s: f64| {
         let (n, ended) = car
             .laps

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::model::Start;
 use super::parameters::Parameters;
-use crate::compute::race_monte_carlo::Status;
 
 /// Cars this close ahead on coming back hold one up (s).
 const TRAFFIC_S: f64 = 5.0;
@@ -37,11 +36,11 @@ pub fn rejoins(start: &Start, parameters: &Parameters, index: usize) -> [Rejoin;
     let green = circuit.in_loss_s + circuit.out_loss_s;
     let stop = &parameters.stop;
     [
-        (Status::Green, "green", 1.0),
-        (Status::Virtual, "virtual_safety_car", stop.r#virtual),
-        (Status::SafetyCar, "safety_car", stop.safety_car),
+        ("green", 1.0),
+        ("virtual_safety_car", stop.r#virtual),
+        ("safety_car", stop.safety_car),
     ]
-    .map(|(_, under, share)| rejoin(start, index, under, green * share))
+    .map(|(under, share)| rejoin(start, index, under, green * share))
 }
 
 fn rejoin(start: &Start, index: usize, under: &'static str, loss_s: f64) -> Rejoin {

@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::model::{ALL_COMPOUNDS, GridCar, ModelError, Start};
-use super::parameters::Parameters;
-use super::simulation::{Decision, Simulation};
 use crate::compute::cpu::race_monte_carlo::simulate;
 use crate::compute::race_monte_carlo::*;
+use crate::strategy::model::{ALL_COMPOUNDS, GridCar, ModelError, Start};
+use crate::strategy::parameters::Parameters;
+use crate::strategy::simulation::{Decision, Simulation};
 
 fn grid(cars: u8) -> Vec<GridCar> {
     (0..cars)
