@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
+use crate::cli::say::say;
 use crate::ingest::recording;
 use crate::race::Race;
 use crate::record::decode;
@@ -98,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "threat_undercut": r.threat().map(|t| t.0), "threat_on_the_road": r.threat().map(|t| t.1),
         }));
         let entrant = &start.cars[car];
-        println!(
+        say!(
             "{}",
             json!({
                 "driver": named(number), "circuit": start.circuit, "backend": "cpu",
@@ -112,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let entrant = &start.cars[car];
-    println!(
+    say!(
         "{} ({number}), {}: lap {} of {}, P{}, {} {} laps old",
         named(number),
         if start.circuit.is_empty() {
@@ -129,7 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     table(&advice, args.simulations);
     tell_rejoins(&rejoins, named);
     tell_rivals(&rivals, named);
-    println!("\n{}.", advice.reason);
+    say!("\n{}.", advice.reason);
     Ok(())
 }
 
@@ -195,8 +196,8 @@ fn number(race: &Race, driver: &str) -> anyhow::Result<u8> {
 }
 
 fn table(advice: &Advice, simulations: u32) {
-    println!("\n{simulations} races a plan, the same races for each\n");
-    println!(
+    say!("\n{simulations} races a plan, the same races for each\n");
+    say!(
         "  {:<44} {:>5} {:>5} {:>5}  {:>6} {:>6} {:>6} {:>6}  {:>8}",
         "plan", "P10", "mean", "P90", "gain", "lose", "podium", "points", "time (s)"
     );
@@ -207,7 +208,7 @@ fn table(advice: &Advice, simulations: u32) {
             ..
         } = plan;
         let percent = |x: f64| format!("{:.0} %", 100.0 * x);
-        println!(
+        say!(
             "{} {:<44} {:>5.0} {:>5.2} {:>5.0}  {:>6} {:>6} {:>6} {:>6}  {:>8.1}",
             if place == 0 {
                 "▶"
@@ -230,10 +231,10 @@ fn table(advice: &Advice, simulations: u32) {
 }
 
 fn tell_rejoins(rejoins: &[Rejoin], named: impl Fn(u8) -> String) {
-    println!("\nif it boxed now");
+    say!("\nif it boxed now");
     for r in rejoins {
         let gap = |g: Option<f64>| g.map_or_else(|| "–".to_owned(), |g| format!("{g:.1} s"));
-        println!(
+        say!(
             "  {:<20} −{:.1} s: P{} ({} lost), {} behind {}, {} to the car behind, {} in traffic range",
             r.under.replace('_', " "),
             r.loss_s,
@@ -251,19 +252,19 @@ fn tell_rivals(rivals: &[Rival], named: impl Fn(u8) -> String) {
     if rivals.is_empty() {
         return;
     }
-    println!("\nrivals");
+    say!("\nrivals");
     for r in rivals {
         let who = named(r.number);
         let percent = |x: f64| format!("{:.0} %", 100.0 * x);
         if let (Some(under), Some(over)) = (r.undercut(), r.overcut()) {
-            println!(
+            say!(
                 "  {who:<4} {:>5.1} s ahead   undercut {:>5}  overcut {:>5}",
                 r.ahead_by_s,
                 percent(under),
                 percent(over)
             );
         } else if let Some((under, road)) = r.threat() {
-            println!(
+            say!(
                 "  {who:<4} {:>5.1} s behind  undercuts us {:>5}  passes on the road {:>5}",
                 r.ahead_by_s.abs(),
                 percent(under),

@@ -150,9 +150,10 @@ pub(super) fn assemble(
     let shift = clock_shift(&race);
     let title = race.title();
     for car in &mut race.cars {
-        let of =
-            |table: &BTreeMap<Key, BTreeMap<u8, u8>>| table.get(&key)?.get(&car.number).copied();
-        car.grid = of(&weekends.grid);
+        car.grid = weekends
+            .grid
+            .get(&key)
+            .and_then(|g| g.get(&car.number).copied());
         car.qualifying_s = weekends
             .qualifying
             .get(&key)

@@ -69,16 +69,14 @@ fn status(race: &Race, lap: u16) -> (Status, u16) {
     let laps = race
         .cars()
         .iter()
-        .filter_map(|c| {
+        .map(|c| {
             let held = |l: &&crate::race::LapState| l.number <= lap && l.statuses & bit != 0;
-            Some(
-                c.laps
-                    .iter()
-                    .rev()
-                    .skip_while(|l| l.number > lap)
-                    .take_while(held)
-                    .count(),
-            )
+            c.laps
+                .iter()
+                .rev()
+                .skip_while(|l| l.number > lap)
+                .take_while(held)
+                .count()
         })
         .max()
         .unwrap_or(0);
