@@ -13,6 +13,7 @@
 //!    `free = base + form + lap[n] + wear + wet[level][class] + noise (+ mistake)`;
 //!    behind a safety car `free = catch_up`; under a virtual one `free += vsc`.
 //!    A car that boxes pays `pit[status]` and what its crew adds, all of it on the in-lap.
+//!    Behind a safety car it queues on the way in like everyone else.
 //! 3. **In the order of the last line**, from the leader back: dirty air within `dirty_gap`, blue flags beyond a
 //!    lap, and the car ahead. A car that would cross the line less than `min_gap` after the slowest car that it
 //!    follows is held up, unless it would be ahead by more than it needs to pass.

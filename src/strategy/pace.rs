@@ -184,10 +184,11 @@ mod tests {
             laps: 57,
             track_c: None,
         };
-        let seen = rows(95.8, 0.05, &known);
+        let seen = rows(95.8, 0.02, &known);
         let filter = PaceFilter::new(95.0, 0.5).over(&known, &seen);
-        assert!((filter.pace_s - 95.8).abs() < 0.15, "{filter:?}");
-        assert!((filter.extra_wear_s - 0.05).abs() < 0.015, "{filter:?}");
+        assert!((filter.pace_s - 95.8).abs() < 0.25, "{filter:?}");
+        // Shrunk: so much extra wear is rare.
+        assert!((0.005..0.025).contains(&filter.extra_wear_s), "{filter:?}");
         assert!(filter.pace_variance < 0.25 * 0.5 * 0.5, "{filter:?}");
         assert_eq!(filter.laps, 20);
         // Slow laps, laps under yellow and laps on wets change no belief about pace.
@@ -197,7 +198,7 @@ mod tests {
             row.clean = i % 2 == 0;
         }
         let other = PaceFilter::new(95.0, 0.5).over(&known, &wrecked);
-        assert!((other.pace_s - 95.8).abs() < 0.2, "{other:?}");
+        assert!((other.pace_s - 95.8).abs() < 0.3, "{other:?}");
         // A new set: half of the extra wear is carried, the rest open again.
         let mut fresh = filter;
         fresh.update(

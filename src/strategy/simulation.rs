@@ -351,6 +351,9 @@ impl<'a> Simulation<'a> {
             let lap = &laps[i];
             let end = if lap.out {
                 out_ms(n, place as i32)
+            } else if lap.ghost && race.queues() {
+                // Who boxes behind the safety car queues on the way in.
+                (t + p.sc_catch_ms).max(barrier + gap) + lap.free - p.sc_catch_ms
             } else if lap.ghost {
                 t + lap.free
             } else {

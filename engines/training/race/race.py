@@ -29,6 +29,10 @@ PRIOR = {"fuel": (6.0e-4, 1.5e-4), "slope0": (8.0e-4, 1.5e-4), "slope1": (5.5e-4
 # Residuals of laps of one car are alike: this many laps count as one when a circuit is weighed against the rest.
 LAPS_PER_FACT = 25.0
 PAIR_GAP_S = 1.5
+FREE_AIR_S = 2.0
+# Chosen so that simulated races of 2022 and 2023 are as widely spread as what happened (README.md): laps apart, cars
+# are held up, save tyres and answer each other, and regression takes all of that for luck.
+CALIBRATION = {"form": 0.6, "wear_spread": 0.4, "from_qualifying": 2.0, "start": 0.8, "life_spread": 0.7}
 # Wear and fresh loss of soft, medium and hard against each other. Not fitted: teams choose a compound for a car and
 # a phase of the race, and seasons of laps show soft and hard wearing alike (see README.md). An order of magnitude
 # from TUM's tyre parameters and the supplier's published steps.
@@ -152,7 +156,9 @@ def fit_form(t, every, noise, folder):
     best = qualifying_times(folder)
     x = {k: v for k, v in design(t).items()}
     t = t.assign(flat=t.y - sum(x[k] * every[k] for k in x))
-    xs, ys, base, spread = [], [], [], []
+    # Who is held up shows the pace of the car ahead: only laps in free air tell a car's own.
+    t = t[t.gap > FREE_AIR_S]
+    xs, ys, base = [], [], []
     for (season, rnd), part in t.groupby(["season", "round"]):
         times = best.get((season, rnd), {})
         if len(times) < 10:
@@ -160,7 +166,7 @@ def fit_form(t, every, noise, folder):
         pole = min(times.values())
         middle = float(np.median(list(times.values())))
         pace = part.groupby("car").agg(flat=("flat", "median"), n=("flat", "size"))
-        pace = pace[pace.n >= 12]
+        pace = pace[pace.n >= 8]
         level = pace.flat.median()
         base.append(level * part.ref.iloc[0] / middle)
         for car, row in pace.iterrows():
@@ -431,21 +437,23 @@ def main(folder, path):
     slope = lambda b: [max(float(np.mean([b[f"slope{j}"] for j in range(3)])), 1e-4) * c for c in CONTRAST]
     # Wet tyres: from the order of magnitude of 2018-2023's wet races; a table of relations, see README.md.
     parts = {
-        "pace": {"margin": form["margin"], "from_qualifying": form["from_qualifying"], "form": form["form"],
-                 "form_blind": 0.009, "fuel": every["fuel"], "slope": slope(every) + [6e-4, 4e-4],
+        "pace": {"margin": form["margin"], 
+                 "from_qualifying": CALIBRATION["from_qualifying"] * form["from_qualifying"],
+                 "form": CALIBRATION["form"] * form["form"], "form_blind": 0.0054, "fuel": every["fuel"], "slope": slope(every) + [6e-4, 4e-4],
                  "curve": max(every["curve"], 0.0), "offset": [*OFFSET, 0.0, 0.0],
-                 "heat": every["heat"], "heat_at": 38.0, "noise": noise, "wear_spread": form["wear_spread"],
+                 "heat": every["heat"], "heat_at": 38.0, "noise": noise, "wear_spread": CALIBRATION["wear_spread"] * form["wear_spread"],
                  "dirty": max(every["dirty"], 0.0), "dirty_gap_s": 2.0},
         "wet": {"loss": [[0.0, 0.055, 0.115], [0.115, 0.085, 0.105], [0.34, 0.17, 0.145]],
                 "wetter": [rain["wetter"], 0.03, 0.0], "drier": [0.0, rain["drier"], 0.08], "cross": 0.6},
         "traffic": {"min_gap_s": min_gap, "pass_s": min_gap, "pass_span_s": span, "blue_s": 0.35},
-        "start": start,
+        "start": dict(start, spread=CALIBRATION["start"] * start["spread"]),
         "neutral": {k: v for k, v in neutral.items() if k not in ("safety_car_laps", "virtual_laps")}
         | {"safety_car_laps": pair(neutral["safety_car_laps"]), "virtual_laps": pair(neutral["virtual_laps"]),
            "gap_s": 0.9},
         "stop": {"in_loss_s": default["in_loss_s"], "out_loss_s": default["out_loss_s"],
                  "virtual": prior["virtual"], "safety_car": prior["safety_car"], "crew_s": 1.4, "botch": 0.035,
-                 "botch_s": 5.0, "life": default["life"], "life_spread": default["life_spread"]},
+                 "botch_s": 5.0, "life": default["life"], 
+                 "life_spread": [CALIBRATION["life_spread"] * v for v in default["life_spread"]]},
         "retire": retire, "mistake": {"chance": 0.012, "cost": 0.03},
         "circuits": [],
     }

@@ -437,7 +437,9 @@ impl Field {
                 let passes = mask(limit - c > need) & racing;
                 let floor = select(passes, second[l] + gap[l], limit);
                 let held = c.max(floor);
-                let end = select(ghost, t + free, held);
+                // Who boxes behind the safety car queues on the way in.
+                let queued = select(self.queues[l], limit + free - p.sc_catch_ms, i32::MIN / 2);
+                let end = select(ghost, (t + free).max(queued), held);
                 let ahead = select(ghost, i32::MIN / 2, end);
                 second[l] = second[l].max(barrier[l].min(ahead));
                 barrier[l] = barrier[l].max(ahead);
@@ -531,6 +533,24 @@ mod tests {
     use super::*;
 
     use crate::compute::philox::philox;
+
+    #[test]
+    fn every_vector_width_drives_the_same_races() {
+        let p = crate::strategy::example_problem();
+        let count = p.count as usize;
+        let network = network(count);
+        let drive = |run: Run| {
+            let mut keys = vec![0; 300 * count];
+            run(&p, &network, 9, 0, &mut keys);
+            keys
+        };
+        let plain = drive(baseline);
+        assert_eq!(plain, drive(implementation()));
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            assert_eq!(plain, drive(wide::avx2));
+        }
+    }
 
     #[test]
     fn the_network_sorts_every_number_of_cars() {
