@@ -164,8 +164,12 @@ race_monte_carlo(const Problem *problems, i32 *keys, u32 plans, u32 races, u32 f
         for (i32 place = 0; place < count; place++) {
           const i32 c = __shfl_sync(ALL, own, (u32)place);
           const i32 needs = __shfl_sync(ALL, need, (u32)place);
-          if (needs < 0) continue;  // the same for the whole warp
           const i32 limit = barrier + gap;
+          if (needs < 0) {  // the same for the whole warp
+            // Who boxes behind the safety car queues on the way in.
+            if (queues && (i32)lane == place) end = most(end, limit + free - p.sc_catch_ms);
+            continue;
+          }
           const i32 floor = racing && limit - c > needs ? second + gap : limit;
           const i32 held = most(c, floor);
           if ((i32)lane == place) end = held;

@@ -21,6 +21,9 @@
 //! State is `[car][lane]`; keys are `[place][lane]`, sorted; what step 2 found for a car travels to step 3 as one
 //! packed word, so that following the order costs one gather.
 
+// A lane is an index into many arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 use rayon::prelude::*;
 
 use crate::compute::philox::{Purpose, bell, philox_lanes};
