@@ -199,7 +199,15 @@ fn table(advice: &Advice, simulations: u32) {
     say!("\n{simulations} races a plan, the same races for each\n");
     say!(
         "  {:<44} {:>5} {:>5} {:>5}  {:>6} {:>6} {:>6} {:>6}  {:>8}",
-        "plan", "P10", "mean", "P90", "gain", "lose", "podium", "points", "time (s)"
+        "plan",
+        "P10",
+        "mean",
+        "P90",
+        "gain",
+        "lose",
+        "podium",
+        "points",
+        "time (s)"
     );
     for (place, plan) in advice.plans.iter().take(PLANS_SHOWN).enumerate() {
         let Outlook {
