@@ -262,9 +262,7 @@ impl LapTimes {
 
     /// A car has completed a lap.
     pub fn lap_completed(&mut self, view: &View, car: &CarView, race_laps: u16) {
-        if self.models.laptime.is_none() {
-            return;
-        }
+        // Also without a model: one that is swapped in later wants to see the race from its beginning.
         let Some(row) = features::laptime::line(view, car, race_laps) else {
             return;
         };
