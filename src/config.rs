@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use crate::engines::Chosen;
 use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
 use crate::journal;
 use crate::observability::{self, LogFormat};
@@ -51,6 +52,7 @@ pub struct Config {
     pub openf1: Option<openf1::Options>,
     pub publish: Publish,
     pub api: Api,
+    pub engines: Engines,
     /// High-rate channels: name to unit and meaning.
     pub channels: BTreeMap<String, Channel>,
 }
@@ -67,6 +69,7 @@ impl Default for Config {
             openf1: None,
             publish: Publish::default(),
             api: Api::default(),
+            engines: Engines::default(),
             channels: BTreeMap::new(),
         }
     }
@@ -113,6 +116,14 @@ impl Default for Api {
             listen: SocketAddr::from(([127, 0, 0, 1], 8040)),
         }
     }
+}
+
+/// The trained models.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engines {
+    /// Their folder, or `none` for the statistical floor alone; empty: beside the program, else `engines/`.
+    pub dir: Chosen,
 }
 
 /// What a high-rate channel measures.

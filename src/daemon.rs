@@ -28,6 +28,7 @@ use crate::api::health::{Health, JournalHealth, PredictorHealth, QueueHealth, St
 use crate::api::tower::Tower;
 use crate::config::Config;
 use crate::device::{Progress, Readings, Stage, readings};
+use crate::engines::{self, Slot};
 use crate::ingest::intake::{Gauge, Intake, QUEUE_MESSAGES};
 use crate::ingest::mqtt::outbox::Progress as Delivery;
 use crate::ingest::receipts::Receipts;
@@ -37,7 +38,7 @@ use crate::ingest::{mqtt, openf1, zenoh};
 use crate::journal::{self, Durability, Journal, Reader};
 use crate::live::{ALERTS, Alert, Live, Outlets, Snapshot};
 use crate::predict::floor::Floor;
-use crate::predict::{self, Predictor, Scores};
+use crate::predict::{Models, Predictor, Scores};
 use crate::publish;
 
 /// How often health is renewed.
@@ -89,8 +90,12 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
     let writer = Writer::new(records, config.commit);
     let reader = writer.reader();
     let (receipts, writer_status) = (writer.receipts(), writer.status());
-    let live = Live::new(&reader, Predictor::new(Floor::shipped()), predictions)
-        .context("the journal of predictions cannot be read")?;
+    let models = load_models(config);
+    let predictor = Predictor::new(Floor::shipped()).with_models(models.clone());
+    let slot = Slot::default();
+    let live = Live::new(&reader, predictor, predictions)
+        .context("the journal of predictions cannot be read")?
+        .with_slot(slot.clone());
     let prediction_reader = live.predictions();
     let snapshot = watch::channel(Arc::new(live.snapshot())).0;
     let snapshots = snapshot.subscribe();
@@ -120,6 +125,9 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
 
     // Answers out.
     let mut outlets = JoinSet::new();
+    outlets.spawn(
+        engines::Watch::new(config.engines.dir.clone(), models, slot).run(stop_outlets.clone()),
+    );
     let (health, healths) = watch::channel(Arc::new(Health::starting(started)));
     let server = api::serve(
         config.api.listen,
@@ -487,12 +495,26 @@ impl Watch {
             },
             last_record_age_s: silence.map(|s| s.as_secs_f64()),
             predictor: PredictorHealth {
-                model: predict::MODEL.to_owned(),
-                backend: predict::BACKEND.to_owned(),
+                model: snapshot.predictor.0.clone(),
+                backend: snapshot.predictor.1.to_owned(),
                 seq: snapshot.seq,
             },
             at: now,
             ..Health::starting(self.started)
+        }
+    }
+}
+
+/// The models that `config` names; the floor alone, and a line in the log, where they cannot be used.
+fn load_models(config: &Config) -> Models {
+    match config.engines.dir.load() {
+        Ok(models) => {
+            tracing::info!(?models, "models");
+            models
+        }
+        Err(e) => {
+            tracing::error!(error = %e, "the models cannot be used; the statistical floor answers");
+            Models::none()
         }
     }
 }

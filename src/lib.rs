@@ -81,6 +81,13 @@
 //!
 //! *Invariant:* pure, and every seed is given: the same answers bit by bit, whatever the number of threads.
 //!
+//! ## `inference`: trained networks
+//!
+//! From an ONNX file to numbers: the manifest of models, their digests, shapes and recorded answers, and the
+//! engine on the CPU.
+//!
+//! *Invariant:* it knows tensors, not racing; a model that is not what its manifest says never answers.
+//!
 //! ## `predict`: what will be
 //!
 //! The next lap, the finishing order, the next stop, from honest statistics; and the grades of past
@@ -130,6 +137,12 @@
 //!
 //! *Invariant:* it holds no state of its own and nobody waits for it.
 //!
+//! ## `engines`: the folder of models
+//!
+//! Where it lies, loading what is in it, and a new version while a race runs.
+//!
+//! *Invariant:* no model is no error, and a broken model never replaces a working one.
+//!
 //! ## `live` and `daemon`: the edge, wired up
 //!
 //! `live` runs the fold and hands out snapshots of it; `daemon` starts every room and connects them, top to
@@ -150,6 +163,8 @@ pub mod config;
 pub mod daemon;
 pub mod dataset;
 pub mod device;
+pub mod engines;
+pub mod inference;
 pub mod ingest;
 pub mod journal;
 pub mod live;

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::engines::Slot;
 use crate::ingest::receipts::Receipts;
 use crate::journal::{self, Journal, Reader};
 use crate::observability::Stage;
@@ -64,12 +65,17 @@ pub struct Snapshot {
     pub order: Option<OrderPrediction>,
     /// How good the predictions were so far.
     pub scores: Scores,
+    /// Name and version of what predicts, and what computes it: a model's where there is one.
+    #[serde(skip)]
+    pub predictor: (String, &'static str),
 }
 
 /// The fold and its predictions.
 pub struct Live {
     race: Race,
     predictor: Predictor,
+    /// New models on their way.
+    slot: Slot,
     predictions: Journal,
     laptime: BTreeMap<u8, LapTimePrediction>,
     pit: BTreeMap<u8, PitPrediction>,
@@ -101,6 +107,7 @@ impl Live {
         Ok(Live {
             race: Race::new(),
             predictor,
+            slot: Slot::default(),
             predictions,
             laptime: BTreeMap::new(),
             pit: BTreeMap::new(),
@@ -108,6 +115,13 @@ impl Live {
             next: start_of_meeting(records),
             published,
         })
+    }
+
+    /// Takes new models from that slot, between two batches.
+    #[must_use]
+    pub fn with_slot(mut self, slot: Slot) -> Live {
+        self.slot = slot;
+        self
     }
 
     /// Sequence of the next record to fold.
@@ -136,6 +150,9 @@ impl Live {
     /// If predictions could not be journalled.
     pub fn fold(&mut self, first: u64, entries: &[Entry]) -> Result<Folded, journal::Error> {
         let mut folded = Folded::default();
+        if let Some(models) = self.slot.take() {
+            self.predictor.swap_models(models);
+        }
         for (seq, entry) in (first..).zip(entries) {
             let events = self.race.apply(seq, entry);
             for event in &events {
@@ -184,6 +201,7 @@ impl Live {
             pit: self.pit.clone(),
             order: self.order.clone(),
             scores: self.predictor.scores().clone(),
+            predictor: self.predictor.who(),
         }
     }
 

@@ -197,6 +197,7 @@ fn snapshot(seq: u64, race: &Race) -> Snapshot {
         pit: BTreeMap::new(),
         order: None,
         scores: Scores::default(),
+        predictor: ("floor-1".to_owned(), "cpu"),
     }
 }
 

@@ -14,6 +14,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod evaluate;
 mod journal;
 mod replay;
 mod run;
@@ -52,6 +53,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure, each figure beside a baseline from the same run.
     Bench(bench::Args),
+    /// Judge the models on published seasons, each figure beside its baselines.
+    Evaluate(evaluate::Args),
     /// Write a completion script for a shell.
     Completions {
         /// Which shell.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trackside", &mut script);

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::say::{note, say};
+use crate::engines::Chosen;
 use crate::ingest::Message;
 use crate::ingest::mqtt::Broker;
 use crate::ingest::recording;
@@ -58,6 +59,9 @@ pub struct Args {
     /// Keep the journals in this data directory instead of a temporary one.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["mqtt", "zenoh"])]
     data: Option<PathBuf>,
+    /// Folder of the models, or `none` for the statistical floor alone.
+    #[arg(long, value_name = "DIR|none", default_value = "", conflicts_with_all = ["mqtt", "zenoh"])]
+    engines: Chosen,
 }
 
 /// Runs it.
@@ -172,10 +176,11 @@ fn offline(args: &Args) -> anyhow::Result<()> {
         durability: journal::Durability::Lazy,
         ..journal::Options::default()
     };
+    let models = args.engines.load()?;
     let reader = writer.reader();
     let mut live = Live::new(
         &reader,
-        Predictor::new(Floor::shipped()),
+        Predictor::new(Floor::shipped()).with_models(models),
         open("predictions", lazy)?,
     )?;
     let mut predictions = args.predictions.as_deref().map(create).transpose()?;

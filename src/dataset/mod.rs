@@ -15,6 +15,7 @@
 //! | [`walk`] | a race as it happened |
 //! | [`moment`] | a race at a lap, where the race model starts from |
 //! | [`features`] | arrays for training: `.npy` and `schema.json` |
+//! | [`laptime`] | rows for the model of that name, and what they should have predicted |
 //!
 //! Tables are dirty and change from season to season: a column or a file that is not there is a value that
 //! is not known; a cell that cannot be read is named ([`Faults`]: file, line, column, value), counted, and
@@ -26,6 +27,7 @@
 
 pub mod features;
 pub mod lap;
+pub mod laptime;
 pub mod moment;
 pub mod race;
 pub mod strategy;

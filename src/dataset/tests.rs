@@ -110,3 +110,70 @@ fn a_walk_shows_only_what_was_known() {
     assert_eq!(laps, set.races.iter().map(|r| r.order.len()).sum::<usize>());
     assert!(laps > 47_000, "{laps}");
 }
+
+/// What was known at a moment is the same whether or not the race went on: no feature looks ahead.
+#[test]
+fn features_know_nothing_of_later_laps() {
+    let Some(folder) = crate::predict::backtest::data() else {
+        return;
+    };
+    let set = Dataset::read(&folder, 2023..=2023).unwrap();
+    let floor = crate::predict::Floor::shipped();
+    for race in set.races.iter().step_by(7) {
+        let whole = laptime::samples(race, &floor);
+        let (car, lap) = race.order[race.order.len() * 2 / 3];
+        let now = race.cars[car].laps[lap].end_s.unwrap();
+        let mut cut = race.clone();
+        for car in &mut cut.cars {
+            // The lap in progress is there with its sectors: they are known once they are driven.
+            let done = car
+                .laps
+                .iter()
+                .position(|l| l.end_s.is_some_and(|t| t > now));
+            car.laps.truncate(done.map_or(car.laps.len(), |d| d + 1));
+        }
+        let known = laptime::samples(&cut, &floor);
+        let mut compared = 0;
+        for (all, part) in whole.iter().zip(&known) {
+            for (a, b) in all.iter().zip(part) {
+                let car = race.car(a.car).unwrap();
+                if car.lap(a.lap).is_some_and(|l| l.end_s <= Some(now)) {
+                    assert_eq!(
+                        a.line,
+                        b.line,
+                        "{} car {} lap {}",
+                        race.title(),
+                        a.car,
+                        a.lap
+                    );
+                    assert_eq!(a.base_s, b.base_s);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 300, "{compared}");
+    }
+}
+
+#[test]
+fn the_published_baseline_comes_out() {
+    let Some(folder) = crate::predict::backtest::data() else {
+        return;
+    };
+    let set = Dataset::read(&folder, 2024..=2024).unwrap();
+    let floor = crate::predict::Floor::shipped();
+    let mut errors = [crate::predict::scores::Errors::default(); 3];
+    for race in &set.races {
+        for row in laptime::samples(race, &floor).iter().flatten() {
+            for (plain, errors) in row.plain_s.iter().zip(&mut errors) {
+                if let (true, Some(plain), Some(truth)) = (row.graded, plain, row.truth_s) {
+                    errors.add(*plain, truth);
+                }
+            }
+        }
+    }
+    let [line, first, second] = errors.map(|e| e.mae().unwrap());
+    assert!((line - 0.485).abs() < 0.001, "{line}");
+    assert!((errors[0].rmse().unwrap() - 1.13).abs() < 0.01);
+    assert!((first - 0.347).abs() < 0.001 && (second - 0.179).abs() < 0.001);
+}

@@ -18,7 +18,7 @@ use super::pit::Stop;
 use super::scores::Scores;
 use super::view::{LapView, View};
 use crate::race::{CarStatus, TrackStatus};
-use crate::record::prediction::OrderPrediction;
+use crate::record::prediction::{OrderPrediction, Quantiles};
 
 /// Open lap time predictions of a car: one lap, with 0, 1 and 2 sectors known, and some slack for
 /// laps whose time comes late.
@@ -33,10 +33,17 @@ const SETTLED_AFTER: u16 = 3;
 /// What is open, and the grades so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Grader {
-    laptime: BTreeMap<u8, VecDeque<Forecast>>,
+    laptime: BTreeMap<u8, VecDeque<OpenLap>>,
     pit: BTreeMap<u8, VecDeque<OpenStop>>,
     orders: [Option<OpenOrder>; 4],
     scores: Scores,
+}
+
+/// A lap as the floor forecast it, and what the model said in its place.
+#[derive(Clone, Debug, PartialEq)]
+struct OpenLap {
+    floor: Forecast,
+    model: Option<Quantiles>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,14 +67,14 @@ impl Grader {
         &self.scores
     }
 
-    /// A lap time was predicted.
-    pub fn expect_lap(&mut self, car: u8, forecast: Forecast) {
+    /// A lap time was predicted, by the floor and, where it speaks, by a model.
+    pub fn expect_lap(&mut self, car: u8, floor: Forecast, model: Option<Quantiles>) {
         let open = self.laptime.entry(car).or_default();
         if open.len() == LAPTIME_OPEN {
             open.pop_front();
             self.scores.laptime.ungraded += 1;
         }
-        open.push_back(forecast);
+        open.push_back(OpenLap { floor, model });
     }
 
     /// A stop was predicted.
@@ -146,7 +153,7 @@ impl Grader {
         let clean = view
             .car(number)
             .is_some_and(|c| is_graded_clean(&c.laps, lap));
-        open.retain(|f| {
+        open.retain(|OpenLap { floor: f, model }| {
             if f.lap > lap {
                 return true;
             }
@@ -154,13 +161,18 @@ impl Grader {
                 None => scores.ungraded += 1,
                 Some(time) => {
                     let at = usize::from(f.sectors_known.min(2));
-                    let q = [f.lap_time.p10, f.lap_time.p50, f.lap_time.p90];
+                    let triple = |q: &Quantiles| [q.p10, q.p50, q.p90];
+                    let floor = triple(&f.lap_time);
+                    let q = model.as_ref().map_or(floor, triple);
                     scores.all[at].add(q[1], time);
                     scores.all[at].add_interval(q, time);
                     // Both on the same laps, or the comparison says nothing.
                     if let Some(baseline) = f.baseline_s.filter(|_| clean) {
                         scores.clean[at].add(q[1], time);
                         scores.clean[at].add_interval(q, time);
+                        scores.floor[at].add(floor[1], time);
+                        scores.floor[at].add_interval(floor, time);
+                        scores.modelled += u64::from(model.is_some());
                         scores.baseline[at].add(baseline, time);
                     }
                 }

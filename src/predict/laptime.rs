@@ -156,7 +156,7 @@ pub fn predict(
 }
 
 /// Rounded to a millisecond, in order, no faster than what is already driven.
-fn published(mut q: Triple, known: f64) -> Option<Quantiles> {
+pub(super) fn published(mut q: Triple, known: f64) -> Option<Quantiles> {
     if !q.iter().all(|v| v.is_finite()) {
         return None;
     }

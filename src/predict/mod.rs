@@ -21,9 +21,11 @@
 #![forbid(unsafe_code)]
 
 pub mod distance;
+pub mod features;
 pub mod floor;
 pub mod grading;
 pub mod laptime;
+pub mod models;
 pub mod order;
 pub mod pit;
 pub mod scores;
@@ -36,6 +38,7 @@ pub(crate) mod backtest;
 mod tests;
 
 pub use floor::{Floor, FloorError};
+pub use models::Models;
 pub use scores::Scores;
 pub use view::View;
 
@@ -45,11 +48,12 @@ use std::sync::Arc;
 use crate::race::{Event, Events, Race, TrackStatus};
 use crate::record::Time;
 use crate::record::prediction::{
-    LapTimePrediction, OrderPrediction, PitPrediction, Prediction, Provenance,
+    LapTimePrediction, OrderPrediction, PitPrediction, Prediction, Provenance, Quantiles,
 };
 
 use distance::{Distance, Odometer};
 use grading::Grader;
+use models::LapTimes;
 
 /// Name and version of this model.
 pub const MODEL: &str = "floor-1";
@@ -78,6 +82,8 @@ pub struct Predictor {
     measures: bool,
     odometer: Odometer,
     grader: Grader,
+    /// The trained model of lap times, where there is one.
+    laptimes: LapTimes,
     finished: bool,
 }
 
@@ -87,16 +93,45 @@ struct Due {
     /// (car, sectors known).
     laps: heapless::Vec<(u8, u8), MOST_DUE>,
     stops: heapless::Vec<u8, MOST_DUE>,
+    /// Cars that completed a lap.
+    ended: heapless::Vec<u8, MOST_DUE>,
     order: bool,
 }
 
 impl Predictor {
     /// A predictor with those parameters; [`Floor::shipped`] are ours.
     pub fn new(floor: Floor) -> Predictor {
-        Predictor::with(Arc::new(floor))
+        Predictor::with(Arc::new(floor), Models::none())
     }
 
-    fn with(floor: Arc<Floor>) -> Predictor {
+    /// With trained models above the floor.
+    #[must_use]
+    pub fn with_models(self, models: Models) -> Predictor {
+        Predictor::with(self.floor, models)
+    }
+
+    /// Takes other models from the next record on, in the middle of a session, too.
+    pub fn swap_models(&mut self, models: Models) {
+        self.laptimes.swap(models);
+    }
+
+    /// Name, version and backend of what predicts lap times: the model's where one works, else the floor's.
+    pub fn who(&self) -> (String, &'static str) {
+        let floor = || (MODEL.to_owned(), BACKEND);
+        self.laptimes.provenance().unwrap_or_else(floor)
+    }
+
+    /// The models in use.
+    pub fn models(&self) -> &Models {
+        self.laptimes.models()
+    }
+
+    /// What a model said when it failed in this session.
+    pub fn model_failure(&self) -> Option<&str> {
+        self.laptimes.failure.as_deref()
+    }
+
+    fn with(floor: Arc<Floor>, models: Models) -> Predictor {
         Predictor {
             floor,
             session_key: None,
@@ -108,6 +143,7 @@ impl Predictor {
             measures: false,
             odometer: Odometer::default(),
             grader: Grader::default(),
+            laptimes: LapTimes::new(models),
             finished: false,
         }
     }
@@ -133,7 +169,7 @@ impl Predictor {
     /// As [`Predictor::observe`], from a view; telemetry is not in it.
     pub fn observe_view(&mut self, view: &View, seq: u64, events: &Events) -> Vec<Prediction> {
         if self.session_key != Some(view.session_key) {
-            *self = Predictor::with(Arc::clone(&self.floor));
+            *self = Predictor::with(Arc::clone(&self.floor), self.laptimes.models().clone());
             self.session_key = Some(view.session_key);
         }
         if !view.is_race() || self.finished {
@@ -178,6 +214,7 @@ impl Predictor {
                     self.grader
                         .lap_completed(view, driver_number, lap, self.floor.pit.yes);
                     let _ = due.laps.push((driver_number, 0));
+                    let _ = due.ended.push(driver_number);
                     let _ = due.stops.push(driver_number);
                     due.order |=
                         Some(view.leader_laps()) != self.order_made && view.leader_laps() == lap;
@@ -228,6 +265,9 @@ impl Predictor {
             .map_or(0.0, |t| view.clock.seconds_since(t).max(0.0));
         let suspended = self.suspended_s + standing;
         let distance = Distance::of(view, &self.floor, self.odometer.lap_km(), suspended);
+        for car in due.ended.iter().filter_map(|n| view.car(*n)) {
+            self.laptimes.lap_completed(view, car, distance.laps);
+        }
         let mut made = Vec::new();
         for (car, sectors) in &due.laps {
             made.extend(self.predict_lap(view, seq, &distance, *car, *sectors));
@@ -262,14 +302,33 @@ impl Predictor {
             return None;
         }
         self.laptime_made.insert(number, made);
-        self.grader.expect_lap(number, forecast);
+        let mut provenance = provenance(view, seq, forecast.rests_on);
+        let modelled = self.modelled(view, car, &forecast);
+        if let (Some(_), Some((model, backend))) = (modelled, self.laptimes.provenance()) {
+            (provenance.model, provenance.backend) = (model, backend.to_owned());
+        }
+        self.grader.expect_lap(number, forecast, modelled);
         Some(Prediction::LapTime(LapTimePrediction {
-            provenance: provenance(view, seq, forecast.rests_on),
+            provenance,
             driver_number: number,
             lap_number: forecast.lap,
             sectors_known: forecast.sectors_known,
-            lap_time: forecast.lap_time,
+            lap_time: modelled.unwrap_or(forecast.lap_time),
         }))
+    }
+
+    /// What the model says in the floor's place: of flying laps only.
+    fn modelled(
+        &mut self,
+        view: &View,
+        car: &view::CarView,
+        forecast: &laptime::Forecast,
+    ) -> Option<Quantiles> {
+        forecast.baseline_s?;
+        let sectors = usize::from(forecast.sectors_known);
+        let quantiles = self.laptimes.predict(view, car, forecast.lap, sectors)?;
+        let known = car.current.and_then(|l| l.first_sectors(sectors));
+        laptime::published(quantiles, known.unwrap_or(0.0))
     }
 
     fn predict_stop(

@@ -20,6 +20,10 @@ pub struct LapTimeScores {
     pub clean: [Errors; 3],
     /// Every timed lap, in-laps and surprises too.
     pub all: [Errors; 3],
+    /// The floor on the same clean laps; where no model speaks, this is what [`LapTimeScores::clean`] is.
+    pub floor: [Errors; 3],
+    /// Predictions of those clean laps that a trained model made.
+    pub modelled: u64,
     /// The last clean lap, with known sectors in place of its own, on the same clean laps.
     pub baseline: [Errors; 3],
     /// Predictions of laps that were never timed, or still open when the session ended.
@@ -68,6 +72,18 @@ impl Errors {
             }
         });
         self.pinball += losses.sum::<f64>() / 3.0;
+    }
+
+    /// Takes in the errors of another lot.
+    pub fn merge(&mut self, other: &Errors) {
+        self.count += other.count;
+        self.abs += other.abs;
+        self.squared += other.squared;
+        self.signed += other.signed;
+        self.covered += other.covered;
+        self.with_interval += other.with_interval;
+        self.near += other.near;
+        self.pinball += other.pinball;
     }
 
     fn per(&self, sum: f64) -> Option<f64> {

@@ -1,0 +1,175 @@
+//! The folder of models: where it lies, loading what is in it, and a new version while a race runs.
+//!
+//! Without a word, models are looked for beside the program, in `../share/trackside/engines` of it, and in
+//! `engines/` of the working directory; `none` is the statistical floor alone. A daemon looks again every
+//! [`LOOK_AGAIN`]: a folder whose manifest has changed is loaded beside the one in use (digests, shapes and
+//! recorded answers are checked), and handed to the fold, which takes it between two records. A folder that
+//! cannot be used changes nothing and is named in the log.
+//!
+//! **Invariant:** no model is no error; a broken model never replaces a working one.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Deserializer};
+use tokio_util::sync::CancellationToken;
+
+use crate::inference::{EngineError, manifest};
+use crate::predict::Models;
+
+/// How often a daemon looks for a new version.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Which models are to be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Chosen {
+    /// What lies where models lie, if anything does.
+    #[default]
+    Found,
+    /// The floor alone.
+    None,
+    Folder(PathBuf),
+}
+
+impl FromStr for Chosen {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Chosen, Self::Err> {
+        Ok(match text {
+            "" => Chosen::Found,
+            "none" => Chosen::None,
+            folder => Chosen::Folder(PathBuf::from(folder)),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Chosen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Chosen, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Chosen {
+    /// The folder that is meant; `None` for the floor alone.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match self {
+            Chosen::None => None,
+            Chosen::Folder(folder) => Some(folder.clone()),
+            Chosen::Found => {
+                let program = std::env::current_exe().ok();
+                let beside = program.as_deref().and_then(Path::parent);
+                let places = [
+                    beside.map(|d| d.join("engines")),
+                    beside.map(|d| d.join("../share/trackside/engines")),
+                    Some(PathBuf::from("engines")),
+                ];
+                let has = |d: &PathBuf| d.join(manifest::FILE).is_file();
+                places.into_iter().flatten().find(has)
+            }
+        }
+    }
+
+    /// Loads them.
+    ///
+    /// # Errors
+    /// If a model is there and cannot be used: it is named.
+    pub fn load(&self) -> Result<Models, EngineError> {
+        self.folder()
+            .map_or_else(|| Ok(Models::none()), |folder| Models::load(&folder))
+    }
+}
+
+/// A new version on its way to the fold: the latest counts.
+#[derive(Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<Models>>>);
+
+impl Slot {
+    /// Puts a version there.
+    pub fn put(&self, models: Models) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(models);
+    }
+
+    /// Takes it away, if there is one.
+    pub fn take(&self) -> Option<Models> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Watches the folder for a new version of the models that are in use.
+pub struct Watch {
+    chosen: Chosen,
+    current: Models,
+    /// Date and size of the manifest that was looked at last.
+    looked_at: Option<(SystemTime, u64)>,
+    slot: Slot,
+}
+
+impl Watch {
+    /// Begins with `current`, which came from `chosen`.
+    pub fn new(chosen: Chosen, current: Models, slot: Slot) -> Watch {
+        let looked_at = stamp(&chosen);
+        Watch {
+            chosen,
+            current,
+            looked_at,
+            slot,
+        }
+    }
+
+    /// Looks once; whether a new version was handed over.
+    pub fn look(&mut self) -> bool {
+        let now = stamp(&self.chosen);
+        if now == self.looked_at {
+            return false;
+        }
+        self.looked_at = now;
+        match self.chosen.load() {
+            Ok(models) if models.same_as(&self.current) => false,
+            Ok(models) => {
+                tracing::info!(
+                    ?models,
+                    "new models: checked, taken from the next record on"
+                );
+                self.current = models.clone();
+                self.slot.put(models);
+                true
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "the new models cannot be used; the old ones stay");
+                false
+            }
+        }
+    }
+
+    /// Looks every [`LOOK_AGAIN`] until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+            // Loading takes a moment and blocks.
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            match looked.await {
+                Ok(watch) => self = watch,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Date and size of the manifest, and of nothing else: it is to be written last.
+fn stamp(chosen: &Chosen) -> Option<(SystemTime, u64)> {
+    let file = chosen.folder()?.join(manifest::FILE);
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+#[cfg(test)]
+mod tests;

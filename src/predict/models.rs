@@ -1,0 +1,371 @@
+//! The trained models that stand above the floor, and what they remember of each car.
+//!
+//! `laptime` is a recurrent network that is fed one lap at a time: its state goes in and comes out, so that a
+//! lap costs one step, however long the race. What it remembers of a car is kept twice: as it was before the
+//! last completed lap and after it, because the sectors of the lap in progress are judged from the former with
+//! the last lap's row fed again. Rows are kept as well, so that a model that is swapped in while a race runs
+//! sees the race from its beginning.
+//!
+//! **Invariant:** a model only ever replaces the floor's quantiles of a flying lap; where it has no answer the
+//! floor's stand. A model that fails is left out until the next session, and that is counted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::features;
+use super::features::laptime::{LINE, Line, SECTOR, Sector};
+use super::floor::Triple;
+use super::view::{CarView, View};
+use crate::inference::{self, Engine, EngineError, Tensor};
+
+/// Name of the lap time model in the manifest.
+pub const LAPTIME: &str = "laptime";
+/// What it is fed beside its state, which follows.
+const FED: [(&str, usize); 3] = [("line", LINE), ("sector1", SECTOR), ("sector2", SECTOR)];
+/// Its state: fed, and answered as `next_…`.
+const STATE: [&str; 4] = ["hidden", "cell", "memory", "mask"];
+/// Most values of a state: 16 networks of 3 × 128 with 50 laps of memory would fit.
+const MAX_STATE: usize = 16 * 64 * 128;
+/// Share of clean laps that may fall below P10, and above P90.
+const TAIL: f64 = 0.1;
+/// How much one lap moves the width of the intervals, and how far they may move in all.
+const PATIENCE: f64 = 0.02;
+const WIDTHS: std::ops::RangeInclusive<f64> = 0.5..=2.0;
+/// Rows kept of a car: [`crate::race::MAX_LAPS`].
+const MAX_ROWS: usize = crate::race::MAX_LAPS;
+
+/// The models that are in use.
+#[derive(Clone, Default)]
+pub struct Models {
+    pub laptime: Option<Arc<LapTimeModel>>,
+}
+
+impl std::fmt::Debug for Models {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let laptime = self.laptime.as_ref().map(|m| m.engine.model().id());
+        f.debug_struct("Models").field("laptime", &laptime).finish()
+    }
+}
+
+impl Models {
+    /// No models: the floor alone.
+    pub fn none() -> Models {
+        Models::default()
+    }
+
+    /// Loads every model that `folder` has and this program knows.
+    ///
+    /// # Errors
+    /// The first model that is there and cannot be used, by name.
+    pub fn load(folder: &Path) -> Result<Models, EngineError> {
+        let manifest = inference::Manifest::read(folder)?;
+        let has = |name: &str| manifest.models.iter().any(|m| m.name == name);
+        let laptime = if has(LAPTIME) {
+            let engine = inference::load(folder, LAPTIME)?;
+            Some(Arc::new(LapTimeModel::new(engine.into())?))
+        } else {
+            None
+        };
+        Ok(Models { laptime })
+    }
+
+    /// Whether both hold the same versions.
+    pub fn same_as(&self, other: &Models) -> bool {
+        let id = |m: &Models| m.laptime.as_ref().map(|m| m.engine.model().sha256.clone());
+        id(self) == id(other)
+    }
+}
+
+/// The lap time network.
+pub struct LapTimeModel {
+    engine: Arc<dyn Engine>,
+    /// What P50 − P10 and P90 − P50 are multiplied with, by sectors known.
+    widen: [[f64; 2]; 3],
+}
+
+impl LapTimeModel {
+    /// Takes an engine that has the right tensors.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`] if it was made for other features or other tensors, or lacks its calibration.
+    pub fn new(engine: Arc<dyn Engine>) -> Result<LapTimeModel, EngineError> {
+        let model = engine.model();
+        let wrong = |tensor: &str, why: String| EngineError::Shape {
+            model: model.id(),
+            tensor: tensor.to_owned(),
+            why,
+        };
+        if model.features != features::laptime::VERSION {
+            let why = format!(
+                "made for features {}, this program computes {}",
+                model.features,
+                features::laptime::VERSION
+            );
+            return Err(wrong("", why));
+        }
+        let names = FED.iter().map(|f| f.0).chain(STATE);
+        if !model.inputs.iter().map(|i| i.name.as_str()).eq(names) {
+            let why = format!("{FED:?} and {STATE:?} are fed, in this order");
+            return Err(wrong("", why));
+        }
+        for ((_, width), spec) in FED.iter().zip(&model.inputs) {
+            if spec.with_batch(1) != [1, *width] {
+                return Err(wrong(&spec.name, format!("{width} columns are fed")));
+            }
+        }
+        let answers = model.outputs.iter().map(|o| o.with_batch(1));
+        let states = model.inputs[FED.len()..].iter().map(|i| i.with_batch(1));
+        if !answers.eq(std::iter::once(vec![1, 3, 3]).chain(states.clone())) {
+            let why = "quantiles [1, 3, 3] and the state, as it is fed, are wanted".to_owned();
+            return Err(wrong("quantiles", why));
+        }
+        let values: usize = states.map(|s| s.iter().product::<usize>()).sum();
+        if values > MAX_STATE {
+            return Err(wrong(
+                "",
+                format!("a state of {values} values; at most {MAX_STATE}"),
+            ));
+        }
+        let widen = match model.calibration("widen") {
+            Some([a, b, c, d, e, f]) => [[*a, *b], [*c, *d], [*e, *f]],
+            _ => {
+                let why = "calibration.widen must be 6 numbers".to_owned();
+                return Err(wrong("quantiles", why));
+            }
+        };
+        Ok(LapTimeModel { engine, widen })
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref()
+    }
+
+    /// The state of a car that has driven nothing.
+    fn rest(&self) -> State {
+        let specs = &self.engine.model().inputs[FED.len()..];
+        let zeros = |shape: Vec<usize>| vec![0.0; shape.iter().product()];
+        State(specs.iter().map(|s| zeros(s.with_batch(1))).collect())
+    }
+
+    fn step(
+        &self,
+        line: &[f32],
+        sectors: [Option<&[f32; SECTOR]>; 2],
+        state: &State,
+    ) -> Result<([[f32; 3]; 3], State), EngineError> {
+        let [first, second] = sectors.map(|s| s.map_or_else(|| vec![0.0; SECTOR], |s| s.to_vec()));
+        let fed = [line.to_vec(), first, second].into_iter();
+        let values = fed.chain(state.0.iter().cloned());
+        let specs = self.engine.model().inputs.iter();
+        let inputs: Vec<Tensor> = specs
+            .zip(values)
+            .map(|(spec, values)| Tensor::new(&spec.name, &spec.with_batch(1), values))
+            .collect();
+        let mut outputs = self.engine.run(&inputs)?.into_iter().map(|t| t.values);
+        let answers = outputs.next().unwrap_or_default();
+        let quantiles = [0, 1, 2]
+            .map(|head| [0, 1, 2].map(|q| answers.get(3 * head + q).copied().unwrap_or(f32::NAN)));
+        Ok((quantiles, State(outputs.collect())))
+    }
+
+    /// Quantiles (s), widened as calibrated.
+    fn answer(&self, base: f64, quantiles: [f32; 3], head: usize, width: &Widths) -> Triple {
+        let [low, middle, high] = quantiles.map(f64::from);
+        let [down, up] = [0, 1].map(|side| self.widen[head][side] * width.0[head][side]);
+        [
+            base + middle - (middle - low) * down,
+            base + middle,
+            base + middle + (high - middle) * up,
+        ]
+    }
+}
+
+/// Factors on P50 − P10 and P90 − P50 by sectors known, on top of the calibration: they follow the race. A clean
+/// lap beyond a quantile moves it out by nine parts, one within it moves it in by one, so that in the long run one
+/// in ten lies beyond, whatever the season is like.
+#[derive(Clone, Debug, PartialEq)]
+struct Widths([[f64; 2]; 3]);
+
+impl Default for Widths {
+    fn default() -> Self {
+        Widths([[1.0; 2]; 3])
+    }
+}
+
+impl Widths {
+    fn learn(&mut self, head: usize, answer: Triple, truth: f64) {
+        let beyond = [truth < answer[0], truth > answer[2]];
+        for (width, beyond) in self.0[head].iter_mut().zip(beyond) {
+            let miss = if beyond { 1.0 } else { 0.0 };
+            *width *= 1.0 + PATIENCE * (miss - TAIL);
+            *width = width.clamp(*WIDTHS.start(), *WIDTHS.end());
+        }
+    }
+}
+
+/// What the network remembers of a car: the values of its state, in the order of [`STATE`]; empty for a car that
+/// it has not seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct State(Vec<Vec<f32>>);
+
+/// One car's race as the model has seen it.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// Lap, base and whether it may answer, and row of every completed lap.
+    rows: Vec<(u16, Line)>,
+    /// Before the last row, and after it.
+    before: State,
+    after: State,
+    /// Its answer for the lap after the last row, before any sector.
+    ahead: Option<[f32; 3]>,
+    /// What was said of the lap after the last row, by sectors known (s).
+    said: [Option<Triple>; 3],
+}
+
+/// Runs the lap time model along with a race.
+#[derive(Clone, Debug, Default)]
+pub struct LapTimes {
+    models: Models,
+    cars: BTreeMap<u8, Seen>,
+    widths: Widths,
+    /// Times that the model failed in this session; it is left out after the first.
+    pub failures: u64,
+    /// What it said then.
+    pub failure: Option<String>,
+}
+
+impl LapTimes {
+    /// With these models.
+    pub fn new(models: Models) -> LapTimes {
+        LapTimes {
+            models,
+            ..LapTimes::default()
+        }
+    }
+
+    /// The models in use.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// Name, version and backend of the model, where there is one that works.
+    pub fn provenance(&self) -> Option<(String, &'static str)> {
+        let model = self.working()?;
+        Some((model.engine.model().id(), model.engine.backend()))
+    }
+
+    fn working(&self) -> Option<Arc<LapTimeModel>> {
+        self.models.laptime.clone().filter(|_| self.failures == 0)
+    }
+
+    /// A car has completed a lap.
+    pub fn lap_completed(&mut self, view: &View, car: &CarView, race_laps: u16) {
+        // Also without a model: one that is swapped in later wants to see the race from its beginning.
+        let Some(row) = features::laptime::line(view, car, race_laps) else {
+            return;
+        };
+        let lap = car.laps_completed();
+        let seen = self.cars.entry(car.number).or_default();
+        if seen.rows.len() == MAX_ROWS || seen.rows.last().is_some_and(|(l, _)| *l >= lap) {
+            return;
+        }
+        let clean = car.last().filter(|l| l.is_clean()).and_then(|l| l.time_s);
+        for (head, answer) in std::mem::take(&mut seen.said).into_iter().enumerate() {
+            if let (Some(answer), Some(truth)) = (answer, clean) {
+                self.widths.learn(head, answer, truth);
+            }
+        }
+        seen.rows.push((lap, row));
+        self.advance(car.number);
+    }
+
+    /// Feeds the car's last row to the model.
+    fn advance(&mut self, car: u8) {
+        let (Some(model), Some(seen)) = (self.working(), self.cars.get_mut(&car)) else {
+            return;
+        };
+        let last = seen.rows.len().saturating_sub(1);
+        if let Err(e) = seen.feed(&model, last) {
+            self.fail(&e);
+        }
+    }
+
+    fn fail(&mut self, error: &EngineError) {
+        self.failures += 1;
+        self.failure = Some(error.to_string());
+    }
+
+    /// P10, P50 and P90 of lap `lap` of the car once `sectors` of it are known (s); `None` where the model
+    /// has nothing to say.
+    pub fn predict(
+        &mut self,
+        view: &View,
+        car: &CarView,
+        lap: u16,
+        sectors: usize,
+    ) -> Option<Triple> {
+        let model = self.working()?;
+        let seen = self.cars.get_mut(&car.number)?;
+        let (last, row) = seen.rows.last()?;
+        if *last + 1 != lap || !row.flying {
+            return None;
+        }
+        if sectors == 0 {
+            let answer = model.answer(row.base_s, seen.ahead?, 0, &self.widths);
+            seen.said[0] = Some(answer);
+            return Some(answer);
+        }
+        let Sector { base_s, x } = features::laptime::sector(view, car, sectors)?;
+        let mut given = [None, None];
+        *given.get_mut(sectors - 1)? = Some(&x);
+        match model.step(&row.x, given, &seen.before) {
+            Ok((quantiles, _)) => {
+                let answer = model.answer(base_s, quantiles[sectors], sectors, &self.widths);
+                seen.said[sectors] = Some(answer);
+                Some(answer)
+            }
+            Err(e) => {
+                self.fail(&e);
+                None
+            }
+        }
+    }
+
+    /// Takes other models from here on: they see every car's laps so far, one after another. The width of their
+    /// intervals begins as calibrated.
+    pub fn swap(&mut self, models: Models) {
+        self.models = models;
+        self.failures = 0;
+        self.failure = None;
+        self.widths = Widths::default();
+        let Some(model) = self.working() else { return };
+        let mut failed = None;
+        for seen in self.cars.values_mut() {
+            (seen.before, seen.after, seen.ahead) = Default::default();
+            for at in 0..seen.rows.len() {
+                failed = seen.feed(&model, at).err().or(failed);
+            }
+        }
+        if let Some(e) = failed {
+            self.fail(&e);
+        }
+    }
+}
+
+impl Seen {
+    /// One step with the row at `at`.
+    fn feed(&mut self, model: &LapTimeModel, at: usize) -> Result<(), EngineError> {
+        let Some((_, row)) = self.rows.get(at) else {
+            return Ok(());
+        };
+        if self.after.0.is_empty() {
+            self.after = model.rest();
+        }
+        let (quantiles, after) = model.step(&row.x, [None, None], &self.after)?;
+        self.before = std::mem::replace(&mut self.after, after);
+        self.ahead = Some(quantiles[0]);
+        Ok(())
+    }
+}
