@@ -24,7 +24,9 @@
 #![forbid(unsafe_code)]
 
 pub mod features;
+pub mod form;
 pub mod lap;
+pub mod outcome;
 pub mod race;
 pub mod strategy;
 pub mod table;

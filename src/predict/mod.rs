@@ -21,7 +21,9 @@
 #![forbid(unsafe_code)]
 
 pub mod distance;
+pub mod features;
 pub mod floor;
+pub mod form;
 pub mod grading;
 pub mod laptime;
 pub mod order;

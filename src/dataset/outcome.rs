@@ -1,0 +1,242 @@
+//! Moments of a race for the model `outcome`: what it sees, and how it ended for those cars.
+
+use super::form::{Entrant, PastRace};
+use super::race::{CarData, RaceData};
+use super::walk::Walk;
+use crate::predict::View;
+use crate::predict::distance::Distance;
+use crate::predict::features::outcome::{Frame, frame};
+use crate::predict::floor::Floor;
+use crate::predict::form::Form;
+use crate::predict::view::{CarView, team_name};
+use crate::race::SessionType;
+
+/// A race of fewer laps was no race (Spa 2021).
+pub const FEWEST_LAPS: u16 = 10;
+
+/// One moment: the grid, or the leader ending a lap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment {
+    /// Laps that the leader has completed.
+    pub lap: u16,
+    /// Laps of the race as it was driven: what 25, 50 and 75 % are taken of.
+    pub race_laps: u16,
+    pub frame: Frame,
+    /// By row of the frame: final place from 1 among the cars of the frame; cars that do not finish come
+    /// behind those that do, the furthest first.
+    pub rank: Vec<u8>,
+    /// Final place from 1 among all that started.
+    pub place: Vec<u8>,
+    /// Whether it was not running at the end.
+    pub retired: Vec<bool>,
+    /// Place on the grid (20 from the pit lane).
+    pub grid: Vec<u8>,
+}
+
+/// How a race ended: driver numbers first to last, and whether they were running at the end.
+pub struct Ending {
+    order: Vec<(u8, bool)>,
+}
+
+impl Ending {
+    /// Of every car that started: the classified by position, then by laps.
+    pub fn of(race: &PastRace) -> Ending {
+        let mut cars: Vec<&Entrant> = race
+            .cars
+            .iter()
+            .filter(|c| c.entry.started == Some(true))
+            .collect();
+        cars.sort_by_key(|c| {
+            (
+                c.classified.unwrap_or(u8::MAX),
+                std::cmp::Reverse(c.laps),
+                c.number,
+            )
+        });
+        let order = cars.iter().map(|c| (c.number, c.entry.position.is_some()));
+        Ending {
+            order: order.collect(),
+        }
+    }
+
+    /// Cars that started.
+    pub fn cars(&self) -> usize {
+        self.order.len()
+    }
+
+    fn place(&self, number: u8) -> Option<usize> {
+        self.order.iter().position(|(n, _)| *n == number)
+    }
+
+    fn moment(&self, view: &View, frame: Frame, race_laps: u16) -> Option<Moment> {
+        let places: Option<Vec<usize>> = frame.cars.iter().map(|n| self.place(*n)).collect();
+        // A car that never started according to the result: the tables disagree.
+        let places = places?;
+        let rank = places
+            .iter()
+            .map(|own| (places.iter().filter(|p| *p < own).count() + 1) as u8);
+        let grid = |n: &u8| view.car(*n).and_then(|c| c.grid).unwrap_or(20);
+        Some(Moment {
+            lap: view.leader_laps(),
+            race_laps,
+            rank: rank.collect(),
+            place: places.iter().map(|p| (p + 1) as u8).collect(),
+            retired: places.iter().map(|p| !self.order[*p].1).collect(),
+            grid: frame.cars.iter().map(grid).collect(),
+            frame,
+        })
+    }
+}
+
+/// The race with those of its cars that the laps do not know, because they did not complete one.
+pub fn completed(race: &RaceData, past: &PastRace) -> RaceData {
+    let mut race = race.clone();
+    let started = past.cars.iter().filter(|c| c.entry.started == Some(true));
+    for missing in started
+        .filter(|c| race.car(c.number).is_none())
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        race.cars.push(CarData {
+            number: missing.number,
+            driver: missing.entry.driver.clone(),
+            team: missing.entry.team.clone(),
+            grid: missing.entry.grid,
+            qualifying_s: missing.entry.qualifying_s,
+            ..CarData::default()
+        });
+    }
+    race.cars.retain(|c| {
+        past.cars
+            .iter()
+            .any(|p| p.number == c.number && p.entry.started == Some(true))
+    });
+    race.cars.sort_by_key(|c| c.number);
+    race
+}
+
+/// Calls `each` at the grid and whenever the leader ends a lap, until the one before the flag.
+pub fn moments(
+    race: &RaceData,
+    past: &PastRace,
+    form: &Form,
+    floor: &Floor,
+    mut each: impl FnMut(&View, Moment),
+) {
+    let ending = Ending::of(past);
+    let race = completed(race, past);
+    let laps = race.laps();
+    if laps < FEWEST_LAPS || ending.cars() == 0 {
+        return;
+    }
+    let mut told = None;
+    Walk::new(&race).each(|view, _, _| {
+        let lap = view.leader_laps();
+        if told >= Some(lap) || lap >= laps || view.finished {
+            return;
+        }
+        told = Some(lap);
+        let distance = Distance::of(view, floor, None, 0.0);
+        if distance.remaining(view) == 0 {
+            return;
+        }
+        let seen = frame(view, &distance, form);
+        if let Some(moment) = seen.and_then(|f| ending.moment(view, f, laps)) {
+            each(view, moment);
+        }
+    });
+}
+
+/// The grid of a race of which there are no laps.
+pub fn grid_only(past: &PastRace, form: &Form, floor: &Floor) -> Option<Moment> {
+    let started = past.cars.iter().filter(|c| c.entry.started == Some(true));
+    let view = View {
+        session_type: SessionType::Race,
+        circuit: past.circuit.clone(),
+        cars: started
+            .map(|c| CarView {
+                number: c.number,
+                driver: c.entry.driver.chars().take(3).collect(),
+                team: team_name(&c.entry.team),
+                grid: c.entry.grid,
+                qualifying_s: c.entry.qualifying_s,
+                ..CarView::default()
+            })
+            .collect(),
+        ..View::default()
+    };
+    let distance = Distance::of(&view, floor, None, 0.0);
+    let laps = past.cars.iter().map(|c| c.laps).max().unwrap_or(0);
+    Ending::of(past).moment(&view, frame(&view, &distance, form)?, laps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Dataset, Faults, form};
+
+    #[test]
+    #[ignore = "writes training data; set OUTCOME_OUT"]
+    fn export() {
+        use crate::dataset::features::Writer;
+        use crate::predict::features::outcome::{COLUMNS, FEATURES, MOST_CARS, VERSION};
+        let folder = std::path::PathBuf::from(std::env::var("TRACKSIDE_DATA").unwrap());
+        let out = std::path::PathBuf::from(std::env::var("OUTCOME_OUT").unwrap());
+        let floor = Floor::shipped();
+        let data = Dataset::read(&folder, 2018..=2024).unwrap();
+        let mut faults = Faults::default();
+        let history = form::History::read(&folder, &mut faults).unwrap();
+        let (mut x, mut rank, mut place, mut retired, mut meta) =
+            (vec![], vec![], vec![], vec![], vec![]);
+        let mut take = |key: (u16, u16), m: Moment| {
+            x.extend(&m.frame.values);
+            let pad = |v: &mut Vec<f32>, of: Vec<f32>| {
+                v.extend(&of);
+                v.extend(std::iter::repeat_n(0.0, MOST_CARS - of.len()));
+            };
+            pad(&mut rank, m.rank.iter().map(|r| f32::from(*r)).collect());
+            pad(&mut place, m.place.iter().map(|r| f32::from(*r)).collect());
+            pad(
+                &mut retired,
+                m.retired.iter().map(|r| f32::from(u8::from(*r))).collect(),
+            );
+            meta.extend([
+                f32::from(key.0),
+                f32::from(key.1),
+                f32::from(m.lap),
+                f32::from(m.race_laps),
+                m.frame.cars.len() as f32,
+                m.frame.share as f32,
+            ]);
+        };
+        let last = form::fold(&history, &data.races, |key, form, past| {
+            let race = data.races.iter().find(|r| (r.season, r.round) == key);
+            match race {
+                Some(race) => moments(race, past, form, &floor, |_, m| take(key, m)),
+                None if key.0 >= 2008 => {
+                    if let Some(m) = grid_only(past, form, &floor) {
+                        take(key, m)
+                    }
+                }
+                None => {}
+            }
+        });
+        let n = meta.len() / 6;
+        println!("{n} moments");
+        let mut w = Writer::create(&out, "outcome", VERSION).unwrap();
+        w.array("x", &[n, MOST_CARS, FEATURES], &COLUMNS, &x)
+            .unwrap();
+        w.array("rank", &[n, MOST_CARS], &[], &rank).unwrap();
+        w.array("place", &[n, MOST_CARS], &[], &place).unwrap();
+        w.array("retired", &[n, MOST_CARS], &[], &retired).unwrap();
+        w.array(
+            "meta",
+            &[n, 6],
+            &["season", "round", "lap", "race_laps", "cars", "share"],
+            &meta,
+        )
+        .unwrap();
+        w.finish(serde_json::json!({})).unwrap();
+        std::fs::write(out.join("form.toml"), toml::to_string(&last).unwrap()).unwrap();
+    }
+}
