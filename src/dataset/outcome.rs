@@ -1,11 +1,14 @@
 //! Moments of a race for the model `outcome`: what it sees, and how it ended for those cars.
 
+use std::path::Path;
+
+use super::features::Writer;
 use super::form::{Entrant, PastRace};
 use super::race::{CarData, RaceData};
 use super::walk::Walk;
 use crate::predict::View;
 use crate::predict::distance::Distance;
-use crate::predict::features::outcome::{Frame, frame};
+use crate::predict::features::outcome::{COLUMNS, FEATURES, Frame, MOST_CARS, VERSION, frame};
 use crate::predict::floor::Floor;
 use crate::predict::form::Form;
 use crate::predict::view::{CarView, team_name};
@@ -140,7 +143,7 @@ pub fn moments(
         if distance.remaining(view) == 0 {
             return;
         }
-        let seen = frame(view, &distance, form);
+        let seen = frame(view, &distance, form, floor);
         if let Some(moment) = seen.and_then(|f| ending.moment(view, f, laps)) {
             each(view, moment);
         }
@@ -167,76 +170,58 @@ pub fn grid_only(past: &PastRace, form: &Form, floor: &Floor) -> Option<Moment> 
     };
     let distance = Distance::of(&view, floor, None, 0.0);
     let laps = past.cars.iter().map(|c| c.laps).max().unwrap_or(0);
-    Ending::of(past).moment(&view, frame(&view, &distance, form)?, laps)
+    Ending::of(past).moment(&view, frame(&view, &distance, form, floor)?, laps)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dataset::{Dataset, Faults, form};
+/// Columns of `meta.npy`.
+const META: [&str; 6] = ["season", "round", "lap", "race_laps", "cars", "share"];
 
-    #[test]
-    #[ignore = "writes training data; set OUTCOME_OUT"]
-    fn export() {
-        use crate::dataset::features::Writer;
-        use crate::predict::features::outcome::{COLUMNS, FEATURES, MOST_CARS, VERSION};
-        let folder = std::path::PathBuf::from(std::env::var("TRACKSIDE_DATA").unwrap());
-        let out = std::path::PathBuf::from(std::env::var("OUTCOME_OUT").unwrap());
-        let floor = Floor::shipped();
-        let data = Dataset::read(&folder, 2018..=2024).unwrap();
-        let mut faults = Faults::default();
-        let history = form::History::read(&folder, &mut faults).unwrap();
-        let (mut x, mut rank, mut place, mut retired, mut meta) =
-            (vec![], vec![], vec![], vec![], vec![]);
-        let mut take = |key: (u16, u16), m: Moment| {
-            x.extend(&m.frame.values);
-            let pad = |v: &mut Vec<f32>, of: Vec<f32>| {
-                v.extend(&of);
-                v.extend(std::iter::repeat_n(0.0, MOST_CARS - of.len()));
-            };
-            pad(&mut rank, m.rank.iter().map(|r| f32::from(*r)).collect());
-            pad(&mut place, m.place.iter().map(|r| f32::from(*r)).collect());
-            pad(
-                &mut retired,
-                m.retired.iter().map(|r| f32::from(u8::from(*r))).collect(),
-            );
-            meta.extend([
-                f32::from(key.0),
-                f32::from(key.1),
-                f32::from(m.lap),
-                f32::from(m.race_laps),
-                m.frame.cars.len() as f32,
-                m.frame.share as f32,
-            ]);
+/// Moments on their way into files for training.
+#[derive(Default)]
+pub struct Collector {
+    moments: usize,
+    x: Vec<f32>,
+    rank: Vec<f32>,
+    place: Vec<f32>,
+    retired: Vec<f32>,
+    meta: Vec<f32>,
+}
+
+impl Collector {
+    /// Takes a moment of the race with that season and round.
+    pub fn add(&mut self, key: (u16, u16), moment: &Moment) {
+        let padded = |list: &mut Vec<f32>, values: &[u8]| {
+            list.extend(values.iter().map(|v| f32::from(*v)));
+            list.resize(list.len() + MOST_CARS - values.len(), 0.0);
         };
-        let last = form::fold(&history, &data.races, |key, form, past| {
-            let race = data.races.iter().find(|r| (r.season, r.round) == key);
-            match race {
-                Some(race) => moments(race, past, form, &floor, |_, m| take(key, m)),
-                None if key.0 >= 2008 => {
-                    if let Some(m) = grid_only(past, form, &floor) {
-                        take(key, m)
-                    }
-                }
-                None => {}
-            }
-        });
-        let n = meta.len() / 6;
-        println!("{n} moments");
-        let mut w = Writer::create(&out, "outcome", VERSION).unwrap();
-        w.array("x", &[n, MOST_CARS, FEATURES], &COLUMNS, &x)
-            .unwrap();
-        w.array("rank", &[n, MOST_CARS], &[], &rank).unwrap();
-        w.array("place", &[n, MOST_CARS], &[], &place).unwrap();
-        w.array("retired", &[n, MOST_CARS], &[], &retired).unwrap();
-        w.array(
-            "meta",
-            &[n, 6],
-            &["season", "round", "lap", "race_laps", "cars", "share"],
-            &meta,
-        )
-        .unwrap();
-        w.finish(serde_json::json!({})).unwrap();
-        std::fs::write(out.join("form.toml"), toml::to_string(&last).unwrap()).unwrap();
+        let retired: Vec<u8> = moment.retired.iter().map(|r| u8::from(*r)).collect();
+        self.x.extend(&moment.frame.values);
+        padded(&mut self.rank, &moment.rank);
+        padded(&mut self.place, &moment.place);
+        padded(&mut self.retired, &retired);
+        self.meta.extend([
+            f32::from(key.0),
+            f32::from(key.1),
+            f32::from(moment.lap),
+            f32::from(moment.race_laps),
+            moment.frame.cars.len() as f32,
+            moment.frame.share as f32,
+        ]);
+        self.moments += 1;
+    }
+
+    /// Writes them: `x` [moments, 24, features], `rank`, `place`, `retired` [moments, 24], `meta`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+        let n = self.moments;
+        let mut writer = Writer::create(folder, "outcome", VERSION)?;
+        writer.array("x", &[n, MOST_CARS, FEATURES], &COLUMNS, &self.x)?;
+        writer.array("rank", &[n, MOST_CARS], &[], &self.rank)?;
+        writer.array("place", &[n, MOST_CARS], &[], &self.place)?;
+        writer.array("retired", &[n, MOST_CARS], &[], &self.retired)?;
+        writer.array("meta", &[n, META.len()], &META, &self.meta)?;
+        writer.finish(serde_json::json!({ "moments": n }))
     }
 }

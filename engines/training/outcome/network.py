@@ -9,6 +9,8 @@ what the strengths say, and dropout and weight decay pull it back there. No posi
 order give the same answers in that order.
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -17,6 +19,8 @@ from strength import KNOTS
 
 CARS = 24
 FUNCTIONS = 3
+# What the network is told of the strengths' answer: strength, win, podium, expected place.
+SAID = 4
 # Probability of not seeing the flag: on lap 1, and per lap after it (seasons 2021-2023).
 RETIRE_LAP_1, RETIRE_PER_LAP = 0.0063, 0.00224
 # Share of the distance at which the temperature may differ.
@@ -69,7 +73,7 @@ class Outcome(nn.Module):
         fixed("mean", mean), fixed("scale", scale)
         fixed("nodes", nodes()), fixed("functions", functions()), fixed("knots", KNOTS)
         fixed("temperature", torch.ones(len(PHASES))), fixed("phases", PHASES)
-        self.inward = nn.Linear(len(columns), width)
+        self.inward = nn.Linear(len(columns) + SAID, width)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, FUNCTIONS + 1)
@@ -87,7 +91,7 @@ class Outcome(nn.Module):
         """Log-probabilities of the places from strengths alone, and of retiring."""
         share = cars[:, :1, self.share]
         left = cars[:, 0, self.left] * 70.0
-        survives = torch.exp(left * torch.log(torch.tensor(1.0 - RETIRE_PER_LAP)))
+        survives = torch.exp(left * math.log(1.0 - RETIRE_PER_LAP))
         survives = survives * torch.where(share[:, 0] > 0, 1.0, 1.0 - RETIRE_LAP_1)
         retire = (1.0 - survives)[:, None] * mask
         weights = self.hats(share, self.knots) @ self.strength.t()
@@ -96,9 +100,12 @@ class Outcome(nn.Module):
         table = sinkhorn(places(s, retire, mask, at=self.nodes), mask, self.rounds)
         return torch.log(table + 1e-9), retire, s
 
-    def correction(self, cars, mask, strength):
-        x = torch.clamp((cars - self.mean) / self.scale, -4.0, 4.0) * mask[:, :, None]
-        x = self.inward(self.lose(x))
+    def correction(self, cars, mask, logs, strength):
+        x = torch.clamp((cars - self.mean) / self.scale, -4.0, 4.0)
+        table = torch.exp(logs)
+        expected = (table * torch.arange(CARS, device=table.device)).sum(2) / 10.0 - 1.0
+        said = torch.stack([strength / 3.0, table[:, :, 0], table[:, :, :3].sum(2), expected], 2)
+        x = self.inward(self.lose(torch.cat([x, said], 2) * mask[:, :, None]))
         absent = (mask - 1.0)[:, None, None, :] * 1e4
         for layer in self.layers:
             x = layer(x, absent)
@@ -106,7 +113,7 @@ class Outcome(nn.Module):
 
     def forward(self, cars, mask, base=None):
         logs, retire, s = self.base(cars, mask) if base is None else base
-        c = self.correction(cars, mask, s)
+        c = self.correction(cars, mask, logs, s)
         logits = logs + c[:, :, :FUNCTIONS] @ self.functions
         t = (self.hats(cars[:, :1, self.share], self.phases) * self.temperature).sum(1)
         logits = logits * t[:, None, None]
