@@ -143,7 +143,7 @@ pub fn moments(
         if distance.remaining(view) == 0 {
             return;
         }
-        let seen = frame(view, &distance, form, floor);
+        let seen = frame(view, &distance, form);
         if let Some(moment) = seen.and_then(|f| ending.moment(view, f, laps)) {
             each(view, moment);
         }
@@ -170,7 +170,7 @@ pub fn grid_only(past: &PastRace, form: &Form, floor: &Floor) -> Option<Moment> 
     };
     let distance = Distance::of(&view, floor, None, 0.0);
     let laps = past.cars.iter().map(|c| c.laps).max().unwrap_or(0);
-    Ending::of(past).moment(&view, frame(&view, &distance, form, floor)?, laps)
+    Ending::of(past).moment(&view, frame(&view, &distance, form)?, laps)
 }
 
 /// Columns of `meta.npy`.
@@ -223,5 +223,164 @@ impl Collector {
         writer.array("retired", &[n, MOST_CARS], &[], &self.retired)?;
         writer.array("meta", &[n, META.len()], &META, &self.meta)?;
         writer.finish(serde_json::json!({ "moments": n }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::LapRow;
+    use crate::dataset::form::Entrant;
+    use crate::dataset::weekend::ResultRow;
+    use crate::predict::form::Entry;
+    use crate::race::Compound;
+    use proptest::prelude::*;
+
+    const CARS: u8 = 8;
+    const LAPS: u16 = 16;
+
+    /// A race of invented laps: `times[car][lap]` (s).
+    fn race(times: &[Vec<f64>], stops: &[u16]) -> RaceData {
+        let cars = (1..=CARS).map(|number| {
+            let at = usize::from(number) - 1;
+            let mut end = 0.0;
+            let laps = (1..=LAPS).map(|lap| {
+                let time = times[at][usize::from(lap) - 1];
+                end += time;
+                let stop = stops[at];
+                LapRow {
+                    season: 2031,
+                    round: 1,
+                    number,
+                    lap,
+                    time_s: Some(time),
+                    end_s: Some(end),
+                    compound: if lap <= stop { Compound::Medium } else { Compound::Hard },
+                    tyre_age: Some(if lap <= stop { lap } else { lap - stop }),
+                    is_in: lap == stop,
+                    is_out: lap == stop + 1,
+                    clear: true,
+                    statuses: 1,
+                    ..LapRow::default()
+                }
+            });
+            CarData {
+                number,
+                driver: format!("D{number:02}"),
+                team: format!("team {}", number / 2),
+                grid: Some(number),
+                qualifying_s: Some(80.0 + f64::from(number) / 10.0),
+                result: Some(ResultRow {
+                    position: Some(number),
+                    ..ResultRow::default()
+                }),
+                laps: laps.collect(),
+            }
+        });
+        RaceData {
+            season: 2031,
+            round: 1,
+            circuit: "Moon".to_owned(),
+            session_clock: true,
+            cars: cars.collect(),
+            ..RaceData::default()
+        }
+    }
+
+    fn past(race: &RaceData) -> PastRace {
+        let cars = race.cars.iter().map(|c| Entrant {
+            number: c.number,
+            entry: Entry {
+                driver: c.driver.clone(),
+                team: c.team.clone(),
+                grid: c.grid,
+                qualifying_s: c.qualifying_s,
+                position: Some(c.number),
+                started: Some(true),
+            },
+            classified: Some(c.number),
+            laps: LAPS,
+        });
+        PastRace {
+            circuit: race.circuit.clone(),
+            cars: cars.collect(),
+        }
+    }
+
+    fn frames(race: &RaceData) -> Vec<(u16, Frame)> {
+        let mut found = Vec::new();
+        moments(race, &past(race), &Form::default(), &Floor::shipped(), |_, m| {
+            found.push((m.lap, m.frame));
+        });
+        found
+    }
+
+    fn times() -> impl Strategy<Value = Vec<Vec<f64>>> {
+        let lap = 85.0f64..95.0;
+        prop::collection::vec(prop::collection::vec(lap, usize::from(LAPS)), usize::from(CARS))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn what_comes_later_changes_nothing(
+            times in times(),
+            others in times(),
+            stops in prop::collection::vec(3u16..12, usize::from(CARS)),
+            until in 1u16..14,
+        ) {
+            let one = race(&times, &stops);
+            // When the leader ended that lap; every lap that ended later becomes another.
+            let ended = |c: &CarData| c.laps[usize::from(until) - 1].end_s;
+            let now = one.cars.iter().filter_map(ended).fold(f64::INFINITY, f64::min);
+            let mut changed = times.clone();
+            let mut later = stops.clone();
+            for (at, car) in one.cars.iter().enumerate() {
+                for (l, lap) in car.laps.iter().enumerate() {
+                    if lap.end_s > Some(now) {
+                        changed[at][l] = others[at][l] + 10.0;
+                    }
+                }
+                let done = car.laps.iter().filter(|l| l.end_s <= Some(now)).count() as u16;
+                if stops[at] > done {
+                    later[at] = stops[at] + 2;
+                }
+            }
+            let other = race(&changed, &later);
+            let before = |all: Vec<(u16, Frame)>| -> Vec<(u16, Frame)> {
+                all.into_iter().filter(|(lap, _)| *lap <= until).collect()
+            };
+            let (a, b) = (before(frames(&one)), before(frames(&other)));
+            prop_assert_eq!(a.len(), usize::from(until) + 1);
+            prop_assert_eq!(a, b);
+        }
+    }
+
+    #[test]
+    fn a_car_that_never_came_round_is_on_the_grid_and_then_gone() {
+        let times = vec![vec![90.0; usize::from(LAPS)]; usize::from(CARS)];
+        let mut short = race(&times, &[8; 8]);
+        for (at, car) in short.cars.iter_mut().enumerate() {
+            // So that the order is clear.
+            for lap in &mut car.laps {
+                lap.end_s = lap.end_s.map(|t| t + at as f64);
+            }
+        }
+        let mut past = past(&short);
+        short.cars.remove(3);
+        past.cars[3].entry.position = None;
+        past.cars[3].classified = None;
+        past.cars[3].laps = 0;
+        let mut seen = Vec::new();
+        moments(&short, &past, &Form::default(), &Floor::shipped(), |_, m| {
+            assert!(m.rank.iter().all(|r| usize::from(*r) <= m.rank.len()));
+            seen.push((m.lap, m.frame.cars.len()));
+            let at = m.frame.cars.iter().position(|n| *n == 4);
+            assert!(at.is_none_or(|at| m.retired[at] && usize::from(m.rank[at]) == m.rank.len()));
+        });
+        assert_eq!(seen[0], (0, 8));
+        assert_eq!(seen.last(), Some(&(LAPS - 1, 7)));
+        assert_eq!(seen.len(), usize::from(LAPS));
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use super::distance::Distance;
 use super::features::outcome::{FEATURES, Frame, MOST_CARS, VERSION, frame};
-use super::floor::Floor;
 use super::form::Form;
 use super::order::{self, Finish};
 use super::view::View;
@@ -76,7 +75,10 @@ impl OutcomeModel {
         for (at, (specs, name, shape)) in wanted.iter().enumerate() {
             let spec = specs.get(at % 2);
             if spec.is_none_or(|s| s.name != *name || s.with_batch(1) != *shape) {
-                return Err(wrong(name, format!("{name:?} of shape {shape:?} is wanted")));
+                return Err(wrong(
+                    name,
+                    format!("{name:?} of shape {shape:?} is wanted"),
+                ));
             }
         }
         Ok(OutcomeModel {
@@ -110,7 +112,12 @@ impl OutcomeModel {
         let places: Vec<Vec<f64>> = rows
             .map(|row| row.iter().take(n).map(|p| f64::from(*p)).collect())
             .collect();
-        let retires: Vec<f64> = retirement.values.iter().take(n).map(|p| f64::from(*p)).collect();
+        let retires: Vec<f64> = retirement
+            .values
+            .iter()
+            .take(n)
+            .map(|p| f64::from(*p))
+            .collect();
         let sound = |p: &f64| (-1e-6..=1.0 + 1e-3).contains(p);
         if places.len() != n || !places.iter().flatten().chain(&retires).all(sound) {
             return Err(self.refuse("an answer that is no probability".to_owned()));
@@ -140,17 +147,16 @@ impl OutcomeModel {
     ///
     /// # Errors
     /// As [`OutcomeModel::ask`].
-    pub fn predict(
-        &self,
-        view: &View,
-        distance: &Distance,
-        floor: &Floor,
-    ) -> Result<Option<Finish>, EngineError> {
+    pub fn predict(&self, view: &View, distance: &Distance) -> Result<Option<Finish>, EngineError> {
         let running = order::running_order(view);
-        if !view.is_race() || view.finished || distance.remaining(view) == 0 || running.len() > MOST_CARS {
+        if !view.is_race()
+            || view.finished
+            || distance.remaining(view) == 0
+            || running.len() > MOST_CARS
+        {
             return Ok(None);
         }
-        let Some(frame) = frame(view, distance, &self.form, floor) else {
+        let Some(frame) = frame(view, distance, &self.form) else {
             return Ok(None);
         };
         let chances = self.ask(&frame)?;
@@ -162,6 +168,71 @@ impl OutcomeModel {
             }
         });
         let retires: Vec<f64> = retires.collect();
-        Ok(Some(order::finish_of(view, &running, &chances.places, &retires)))
+        Ok(Some(order::finish_of(
+            view,
+            &running,
+            &chances.places,
+            &retires,
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The shipped model; loading it compares it with its recorded answers.
+    fn shipped() -> OutcomeModel {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines");
+        let engine = crate::inference::load(&folder, OUTCOME).unwrap();
+        OutcomeModel::new(engine.into()).unwrap()
+    }
+
+    /// A frame of `n` cars that no race has had.
+    fn invented(n: usize) -> Frame {
+        let mut values = vec![0.0f32; MOST_CARS * FEATURES];
+        for (at, row) in values.chunks_exact_mut(FEATURES).take(n).enumerate() {
+            let place = at as f32 + 1.0;
+            for (column, name) in super::super::features::outcome::COLUMNS.iter().enumerate() {
+                row[column] = match *name {
+                    "place" | "grid" => place / 10.0,
+                    "ln_place" | "ln_grid" | "ln_served_place" => place.ln(),
+                    "gap_root" | "served_gap_root" => place / 3.0,
+                    "share" => 0.5,
+                    "left" => 0.4,
+                    "hard" | "pace_known" | "long_pace_known" | "qualifying_known" => 1.0,
+                    "qualifying" | "team_qualifying" => place / 10.0,
+                    "form_race" => 1.0 - place / 10.0,
+                    "difficulty" => 0.6,
+                    _ => 0.0,
+                };
+            }
+        }
+        Frame {
+            cars: (1..=n as u8).collect(),
+            values,
+            share: 0.5,
+        }
+    }
+
+    #[test]
+    fn the_shipped_model_gives_distributions_whatever_the_order_of_the_rows() {
+        let model = shipped();
+        for n in [1, 2, 17, 20, 22, 24] {
+            let frame = invented(n);
+            // Sums are checked within.
+            let chances = model.ask(&frame).unwrap();
+            assert_eq!((chances.places.len(), chances.retires.len()), (n, n));
+            assert!(n < 3 || chances.within(1)[0] > chances.within(1)[n - 1]);
+            let mut turned = frame.clone();
+            let rows: Vec<&[f32]> = frame.values.chunks_exact(FEATURES).take(n).collect();
+            let backwards: Vec<f32> = rows.iter().rev().flat_map(|r| r.iter().copied()).collect();
+            turned.values[..backwards.len()].copy_from_slice(&backwards);
+            let other = model.ask(&turned).unwrap();
+            for (a, b) in chances.places.iter().zip(other.places.iter().rev()) {
+                assert!(a.iter().zip(b).all(|(p, q)| (p - q).abs() < 1e-3), "{n}: {a:?} {b:?}");
+            }
+        }
     }
 }

@@ -9,14 +9,18 @@ import numpy as np
 
 KNOTS = np.array([0.0, 0.03, 0.2, 0.45, 0.7, 0.9, 1.0])
 COLUMNS = [
-    "gap_root", "gap_root_squeezed", "place", "ln_place", "place_root", "pace_root", "long_pace_root",
-    "owed_loss_root", "served_gap_root", "ln_served_place", "qualifying", "team_qualifying", "grid", "ln_grid",
-    "form_race", "form_team", "form_qualifying", "form_points", "fresher_than_ahead", "in_pit", "stops_against_field",
+    "gap_root", "gap_root_squeezed", "place", "ln_place", "ahead_root", "behind_root", "gained",
+    "pace", "pace_root", "long_pace", "long_pace_root",
+    "tyre_age", "stops_against_field", "owed_loss_root", "in_pit", "served_gap_root", "ln_served_place",
+    "served_place_root", "fresher_than_ahead",
+    "ln_grid", "ln_grid_difficulty", "ln_place_difficulty", "from_pit_lane",
+    "qualifying", "qualifying_known", "team_qualifying",
+    "form_race", "form_team", "form_qualifying", "form_gain", "form_retires", "form_team_retires",
 ]
 # Like this many pairs, pulling weights to 0, and those of neighbouring knots to each other.
-RIDGE, SMOOTH = 20.0, 20.0
+RIDGE, SMOOTH = 200.0, 5.0
 # Of the race's laps every so many; the grid counts as many laps.
-EVERY, GRID_WORTH, HISTORY_WORTH = 6, 10.0, 2.5
+EVERY, GRID_WORTH, HISTORY_WORTH = 12, 10.0, 1.0
 
 
 def t4(x):

@@ -129,9 +129,9 @@ def arguments():
     p = argparse.ArgumentParser()
     p.add_argument("features"), p.add_argument("out", nargs="?")
     for name, kind, value in (
-        ("width", int, 256), ("layers", int, 6), ("heads", int, 8), ("dropout", float, 0.25), ("rate", float, 3e-4),
-        ("decay", float, 0.1), ("steps", int, 400), ("batch", int, 32), ("warm", int, 40), ("keep", float, 0.85),
-        ("noise", float, 0.1), ("lose", float, 0.3), ("seed", int, 1), ("look", int, 50), ("threads", int, 2), ("correction", float, None), ("version", str, "1"),
+        ("width", int, 256), ("layers", int, 6), ("heads", int, 8), ("dropout", float, 0.25), ("rate", float, 2e-4),
+        ("decay", float, 0.1), ("steps", int, 120), ("batch", int, 32), ("warm", int, 20), ("keep", float, 0.85),
+        ("noise", float, 0.1), ("lose", float, 0.3), ("seed", int, 1), ("look", int, 40), ("threads", int, 1), ("correction", float, None), ("version", str, "1"),
     ):
         p.add_argument(f"--{name}", type=kind, default=value)
     return p.parse_args()

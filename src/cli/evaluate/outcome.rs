@@ -165,7 +165,11 @@ pub fn run(common: &Common) -> anyhow::Result<()> {
             model,
             floor: &floor,
             frequencies: &frequencies,
-            started: past.cars.iter().filter(|c| c.entry.started == Some(true)).count(),
+            started: past
+                .cars
+                .iter()
+                .filter(|c| c.entry.started == Some(true))
+                .count(),
             due: MOMENTS.iter().copied().rev().collect(),
             scores: BTreeMap::new(),
             figures: &mut figures,
@@ -244,24 +248,46 @@ impl Judge<'_> {
         let often = |table: &[Vec<f64>; 4], place: usize| {
             let row = &table[at];
             let last = row.len().saturating_sub(1);
-            row.get(place.saturating_sub(1).min(last)).copied().unwrap_or(0.0)
+            row.get(place.saturating_sub(1).min(last))
+                .copied()
+                .unwrap_or(0.0)
         };
         let mut put = |who: Who, p: &[f64], ranking: &[f64]| {
             let score = Score::of(moment, self.started, p, ranking);
             self.scores.insert((percent, who), score);
         };
         let places: Vec<f64> = (1..=cars.len()).map(|place| -(place as f64)).collect();
-        let current: Vec<f64> = (1..=cars.len()).map(|p| often(&self.frequencies.current_order, p)).collect();
+        let current: Vec<f64> = (1..=cars.len())
+            .map(|p| often(&self.frequencies.current_order, p))
+            .collect();
         put(Who::CurrentOrder, &current, &places);
         let sure = |place: &f64| f64::from(u8::from(*place >= -3.0));
-        put(Who::CurrentOrderCertain, &places.iter().map(sure).collect::<Vec<f64>>(), &places);
+        put(
+            Who::CurrentOrderCertain,
+            &places.iter().map(sure).collect::<Vec<f64>>(),
+            &places,
+        );
         let slots: Vec<f64> = moment.grid.iter().map(|g| -f64::from(*g)).collect();
-        let grid: Vec<f64> = moment.grid.iter().map(|g| often(&self.frequencies.grid, usize::from(*g))).collect();
+        let grid: Vec<f64> = moment
+            .grid
+            .iter()
+            .map(|g| often(&self.frequencies.grid, usize::from(*g)))
+            .collect();
         put(Who::Grid, &grid, &slots);
-        put(Who::GridCertain, &slots.iter().map(sure).collect::<Vec<f64>>(), &slots);
+        put(
+            Who::GridCertain,
+            &slots.iter().map(sure).collect::<Vec<f64>>(),
+            &slots,
+        );
         let distance = Distance::of(view, self.floor, None, 0.0);
         if let Some(finish) = order::predict(view, &distance, self.floor) {
-            let of = |n: &u8| finish.cars.iter().find(|c| c.driver_number == *n).map_or(0.0, |c| c.p_podium);
+            let of = |n: &u8| {
+                finish
+                    .cars
+                    .iter()
+                    .find(|c| c.driver_number == *n)
+                    .map_or(0.0, |c| c.p_podium)
+            };
             let floor: Vec<f64> = cars.iter().map(of).collect();
             put(Who::Floor, &floor, &floor);
             if chances.is_none() {
@@ -279,7 +305,9 @@ impl Judge<'_> {
         for (at, place) in moment.place.iter().enumerate() {
             self.figures.podium.add(podium[at], *place <= 3);
             self.figures.win.add(win[at], *place == 1);
-            self.figures.retirement.add(chances.retires[at], moment.retired[at]);
+            self.figures
+                .retirement
+                .add(chances.retires[at], moment.retired[at]);
         }
     }
 }
@@ -321,7 +349,10 @@ impl Figures {
     }
 
     fn column(&self, percent: u16, who: Who, pick: fn(&Score) -> f64) -> Vec<f64> {
-        let scores = self.races.iter().filter_map(|r| r.scores.get(&(percent, who)));
+        let scores = self
+            .races
+            .iter()
+            .filter_map(|r| r.scores.get(&(percent, who)));
         scores.map(pick).collect()
     }
 
@@ -335,7 +366,9 @@ impl Figures {
         let mut intervals = Map::new();
         for (name, pick) in picks {
             let columns = MOMENTS.map(|m| (m.to_string(), self.column(m, who, pick)));
-            let means = columns.iter().map(|(m, x)| (m.clone(), mean(x).map(digits).into()));
+            let means = columns
+                .iter()
+                .map(|(m, x)| (m.clone(), mean(x).map(digits).into()));
             all.insert(name.to_owned(), Value::Object(means.collect()));
             let spans = columns.iter().map(|(m, x)| (m.clone(), json!(interval(x))));
             intervals.insert(name.to_owned(), Value::Object(spans.collect()));
@@ -356,20 +389,40 @@ impl Figures {
             let x: Vec<f64> = own.iter().zip(&theirs).map(|(a, b)| a - b).collect();
             json!({ "mean": mean(&x).map(digits), "interval": interval(&x) })
         };
-        let by = |pick| -> Map<String, Value> { MOMENTS.iter().map(|m| (m.to_string(), gain(*m, pick))).collect() };
-        Value::Object(picks.into_iter().map(|(name, pick)| (name.to_owned(), by(pick).into())).collect())
+        let by = |pick| -> Map<String, Value> {
+            MOMENTS
+                .iter()
+                .map(|m| (m.to_string(), gain(*m, pick)))
+                .collect()
+        };
+        Value::Object(
+            picks
+                .into_iter()
+                .map(|(name, pick)| (name.to_owned(), by(pick).into()))
+                .collect(),
+        )
     }
 
     /// Races in which the baseline named more of the podium.
     fn lost(&self, to: Who) -> Value {
         let at = |m: u16| -> Vec<&str> {
-            let worse = |r: &&Judged| match (r.scores.get(&(m, Who::Model)), r.scores.get(&(m, to))) {
+            let worse = |r: &&Judged| match (r.scores.get(&(m, Who::Model)), r.scores.get(&(m, to)))
+            {
                 (Some(own), Some(theirs)) => own.overlap < theirs.overlap,
                 _ => false,
             };
-            self.races.iter().filter(worse).map(|r| r.title.as_str()).collect()
+            self.races
+                .iter()
+                .filter(worse)
+                .map(|r| r.title.as_str())
+                .collect()
         };
-        Value::Object(MOMENTS.iter().map(|m| (m.to_string(), json!(at(*m)))).collect())
+        Value::Object(
+            MOMENTS
+                .iter()
+                .map(|m| (m.to_string(), json!(at(*m))))
+                .collect(),
+        )
     }
 }
 
@@ -399,7 +452,10 @@ fn interval(x: &[f64]) -> Option<[f64; 2]> {
         .map(|_| (0..x.len()).map(|_| x[draw()]).sum::<f64>() / x.len() as f64)
         .collect();
     means.sort_unstable_by(f64::total_cmp);
-    Some([digits(means[RESAMPLES / 20]), digits(means[RESAMPLES - RESAMPLES / 20 - 1])])
+    Some([
+        digits(means[RESAMPLES / 20]),
+        digits(means[RESAMPLES - RESAMPLES / 20 - 1]),
+    ])
 }
 
 #[cfg(test)]
@@ -428,7 +484,10 @@ mod tests {
         let loss = -(0.9f64.ln() + 0.2f64.ln() + 0.7f64.ln() + 0.6f64.ln()) / 5.0;
         assert!((score.log_loss - loss).abs() < 1e-12);
         // Who is named follows the ranking, not the probabilities.
-        assert_eq!(Score::of(&moment, 5, &p, &[4.0, 1.0, 3.0, 2.0]).overlap, 3.0);
+        assert_eq!(
+            Score::of(&moment, 5, &p, &[4.0, 1.0, 3.0, 2.0]).overlap,
+            3.0
+        );
     }
 
     #[test]

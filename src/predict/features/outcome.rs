@@ -12,11 +12,10 @@
 //! neutral value and a column that says so. Cost: one pass over the laps of all cars, some 50 µs.
 
 use super::super::distance::Distance;
-use super::super::floor::{Floor, compound_index};
+use super::super::floor::compound_index;
 use super::super::form::{FORM_FEATURES, Form};
 use super::super::laptime::median;
 use super::super::order::{running_order, stops_owed};
-use super::super::pit;
 use super::super::scores::ln;
 use super::super::view::{CarView, LapView, View, is_wet};
 use crate::race::{CarStatus, Compound, TrackStatus};
@@ -30,7 +29,7 @@ pub const MOST_CARS: usize = 24;
 pub const FEATURES: usize = COLUMNS.len();
 
 /// Names of the columns.
-pub const COLUMNS: [&str; 58] = [
+pub const COLUMNS: [&str; 54] = [
     // The order on track.
     "gap_root",
     "gap_root_squeezed",
@@ -65,10 +64,6 @@ pub const COLUMNS: [&str; 58] = [
     "ln_served_place",
     "served_place_root",
     "fresher_than_ahead",
-    "stops_expected",
-    "expected_loss_root",
-    "expected_gap_root",
-    "ln_expected_place",
     // What the weekend has said.
     "grid",
     "ln_grid",
@@ -130,13 +125,13 @@ pub struct Frame {
 }
 
 /// Computes the rows; `None` where no car runs. More than [`MOST_CARS`] are cut from the back.
-pub fn frame(view: &View, distance: &Distance, form: &Form, floor: &Floor) -> Option<Frame> {
+pub fn frame(view: &View, distance: &Distance, form: &Form) -> Option<Frame> {
     let mut running = running_order(view);
     running.truncate(MOST_CARS);
     if running.is_empty() {
         return None;
     }
-    let field = Field::of(view, &running, distance, floor);
+    let field = Field::of(view, &running, distance);
     let mut values = Vec::with_capacity(MOST_CARS * FEATURES);
     for (at, car) in running.iter().enumerate() {
         let ahead = at.checked_sub(1).map(|before| running[before]);
@@ -164,9 +159,6 @@ struct Field {
     usual_stops: f64,
     /// Gap (s) and place from 1 as if all stops owed were served now.
     served: Vec<(f64, f64)>,
-    /// The same as if the stops that are likely were made now, and how many those are.
-    expected: Vec<(f64, f64)>,
-    stops_expected: Vec<f64>,
     recent: Vec<Option<f64>>,
     long: Vec<Option<f64>>,
     pole_s: Option<f64>,
@@ -174,7 +166,7 @@ struct Field {
 }
 
 impl Field {
-    fn of(view: &View, running: &[&CarView], distance: &Distance, floor: &Floor) -> Field {
+    fn of(view: &View, running: &[&CarView], distance: &Distance) -> Field {
         let leader_laps = view.leader_laps();
         let left = distance.remaining(view);
         let squeezed = matches!(view.status, TrackStatus::SafetyCar | TrackStatus::Red);
@@ -188,16 +180,6 @@ impl Field {
             .zip(gaps_s.iter().zip(&owed))
             .map(|(car, (gap, owed))| served_s(car, *gap, *owed, distance, squeezed))
             .collect();
-        let expected: Vec<f64> = running
-            .iter()
-            .zip(&owed)
-            .map(|(car, owed)| expected(view, car, *owed, distance, floor))
-            .collect();
-        let expected_s: Vec<f64> = running
-            .iter()
-            .zip(gaps_s.iter().zip(&expected))
-            .map(|(car, (gap, stops))| served_s(car, *gap, *stops, distance, squeezed))
-            .collect();
         let wet = running.iter().filter(|c| is_wet(fitted(c)));
         Field {
             share: f64::from(leader_laps) / f64::from(distance.laps.max(1)),
@@ -205,8 +187,6 @@ impl Field {
             squeezed,
             usual_stops: median(&mut sorted).unwrap_or(0.0),
             served: ranked(&served_s),
-            expected: ranked(&expected_s),
-            stops_expected: expected,
             recent: running.iter().map(|c| laps.pace(c, RECENT)).collect(),
             long: running.iter().map(|c| laps.pace(c, LONG)).collect(),
             pole_s: view
@@ -305,10 +285,6 @@ impl Field {
             ln_of(served_place),
             served_place / root,
             fresher,
-            self.stops_expected[at],
-            self.stops_expected[at] * distance.pit_loss_s() / (10.0 * root),
-            self.expected[at].0.min(MOST_GAP_S) / root,
-            ln_of(self.expected[at].1),
             grid / 10.0,
             ln_of(grid),
             ln_of(grid) * uneven,
@@ -457,12 +433,6 @@ fn owed(car: &CarView, distance: &Distance) -> f64 {
     } else {
         owed
     }
-}
-
-/// Stops that are likely: the floor's chance of another one, times as many as the tyres ask for. Where the
-/// floor does not say (in the pits, under red, before lap 1), those that are owed.
-fn expected(view: &View, car: &CarView, owed: f64, distance: &Distance, floor: &Floor) -> f64 {
-    pit::predict(view, car, distance, floor).map_or(owed, |stop| stop.p_stop * owed.max(1.0))
 }
 
 /// Gap as if all stops owed were served now (s). A stop in progress has the way out before it; under a
