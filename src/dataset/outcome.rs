@@ -255,7 +255,11 @@ mod tests {
                     lap,
                     time_s: Some(time),
                     end_s: Some(end),
-                    compound: if lap <= stop { Compound::Medium } else { Compound::Hard },
+                    compound: if lap <= stop {
+                        Compound::Medium
+                    } else {
+                        Compound::Hard
+                    },
                     tyre_age: Some(if lap <= stop { lap } else { lap - stop }),
                     is_in: lap == stop,
                     is_out: lap == stop + 1,
@@ -309,15 +313,24 @@ mod tests {
 
     fn frames(race: &RaceData) -> Vec<(u16, Frame)> {
         let mut found = Vec::new();
-        moments(race, &past(race), &Form::default(), &Floor::shipped(), |_, m| {
-            found.push((m.lap, m.frame));
-        });
+        moments(
+            race,
+            &past(race),
+            &Form::default(),
+            &Floor::shipped(),
+            |_, m| {
+                found.push((m.lap, m.frame));
+            },
+        );
         found
     }
 
     fn times() -> impl Strategy<Value = Vec<Vec<f64>>> {
         let lap = 85.0f64..95.0;
-        prop::collection::vec(prop::collection::vec(lap, usize::from(LAPS)), usize::from(CARS))
+        prop::collection::vec(
+            prop::collection::vec(lap, usize::from(LAPS)),
+            usize::from(CARS),
+        )
     }
 
     proptest! {
@@ -373,12 +386,20 @@ mod tests {
         past.cars[3].classified = None;
         past.cars[3].laps = 0;
         let mut seen = Vec::new();
-        moments(&short, &past, &Form::default(), &Floor::shipped(), |_, m| {
-            assert!(m.rank.iter().all(|r| usize::from(*r) <= m.rank.len()));
-            seen.push((m.lap, m.frame.cars.len()));
-            let at = m.frame.cars.iter().position(|n| *n == 4);
-            assert!(at.is_none_or(|at| m.retired[at] && usize::from(m.rank[at]) == m.rank.len()));
-        });
+        moments(
+            &short,
+            &past,
+            &Form::default(),
+            &Floor::shipped(),
+            |_, m| {
+                assert!(m.rank.iter().all(|r| usize::from(*r) <= m.rank.len()));
+                seen.push((m.lap, m.frame.cars.len()));
+                let at = m.frame.cars.iter().position(|n| *n == 4);
+                assert!(
+                    at.is_none_or(|at| m.retired[at] && usize::from(m.rank[at]) == m.rank.len())
+                );
+            },
+        );
         assert_eq!(seen[0], (0, 8));
         assert_eq!(seen.last(), Some(&(LAPS - 1, 7)));
         assert_eq!(seen.len(), usize::from(LAPS));

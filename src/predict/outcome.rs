@@ -231,7 +231,10 @@ mod tests {
             turned.values[..backwards.len()].copy_from_slice(&backwards);
             let other = model.ask(&turned).unwrap();
             for (a, b) in chances.places.iter().zip(other.places.iter().rev()) {
-                assert!(a.iter().zip(b).all(|(p, q)| (p - q).abs() < 1e-3), "{n}: {a:?} {b:?}");
+                assert!(
+                    a.iter().zip(b).all(|(p, q)| (p - q).abs() < 1e-3),
+                    "{n}: {a:?} {b:?}"
+                );
             }
         }
     }
