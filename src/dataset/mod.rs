@@ -26,9 +26,11 @@
 #![forbid(unsafe_code)]
 
 pub mod features;
+pub mod form;
 pub mod lap;
 pub mod laptime;
 pub mod moment;
+pub mod outcome;
 pub mod race;
 pub mod strategy;
 pub mod table;

@@ -270,7 +270,7 @@ const CIRCUITS: [(&str, &str, &str); 32] = [
 ];
 
 /// By the calendar; where that does not reach, by the event's name.
-fn circuit_name(id: &str, event: &str) -> String {
+pub(super) fn circuit_name(id: &str, event: &str) -> String {
     let by_id = CIRCUITS.iter().find(|c| c.0 == id);
     let by_event = || {
         let named = |c: &&(&str, &str, &str)| event.contains(c.1);

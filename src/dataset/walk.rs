@@ -46,6 +46,8 @@ impl<'a> Walk<'a> {
     pub fn new(race: &'a RaceData) -> Walk<'a> {
         let laps: Vec<Vec<LapView>> = race.cars.iter().map(lap_views).collect();
         let mut steps = Vec::new();
+        // When the first car came round: who has not by then may have stopped on lap 1.
+        let first_seen = laps.iter().flatten().filter_map(|l| l.ended).min();
         for (c, (car, views)) in race.cars.iter().zip(&laps).enumerate() {
             for (l, lap) in views.iter().enumerate() {
                 for sector in [1u8, 2] {
@@ -65,9 +67,12 @@ impl<'a> Walk<'a> {
                 }
                 let Some(end) = lap.ended else { continue };
                 steps.push((end, Step::Lap { car: c, lap: l }));
-                if l + 1 == views.len() && !race.finished(car) {
-                    steps.push((end.plus_seconds(GONE_S), Step::Out { car: c, lap: l }));
-                }
+            }
+            // The lap on which a car stops often has no end: what counts is when it was last seen.
+            let seen = views.iter().rev().find_map(|l| l.ended).or(first_seen);
+            if let (Some(seen), false) = (seen, race.finished(car)) {
+                let lap = views.len().saturating_sub(1);
+                steps.push((seen.plus_seconds(GONE_S), Step::Out { car: c, lap }));
             }
         }
         for (at, change) in race.status.iter().enumerate() {
@@ -220,6 +225,7 @@ fn on_clock(seconds: f64) -> Time {
 fn on_grid(car: &CarData) -> CarView {
     CarView {
         number: car.number,
+        driver: car.driver.chars().take(3).collect(),
         team: crate::predict::view::team_name(&car.team),
         grid: car.grid,
         qualifying_s: car.qualifying_s,

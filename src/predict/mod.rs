@@ -23,6 +23,7 @@
 pub mod distance;
 pub mod features;
 pub mod floor;
+pub mod form;
 pub mod grading;
 pub mod laptime;
 pub mod models;

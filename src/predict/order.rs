@@ -85,13 +85,25 @@ pub fn predict(view: &View, distance: &Distance, floor: &Floor) -> Option<Finish
         })
         .collect();
     let table = positions(&runners, floor.order.spread);
+    let retires: Vec<f64> = runners.iter().map(|r| r.p_retire).collect();
+    Some(finish_of(view, &running, &table, &retires))
+}
+
+/// The whole order as it is published: the running cars with their probabilities of each place among
+/// themselves and of retiring, the cars that are out behind them.
+pub(super) fn finish_of(
+    view: &View,
+    running: &[&CarView],
+    table: &[Vec<f64>],
+    retires: &[f64],
+) -> Finish {
     let stopped = stopped_order(view);
     let all = running.len() + stopped.len();
     let mut cars: Vec<FinishPrediction> = running
         .iter()
-        .zip(&table)
-        .zip(&runners)
-        .map(|((car, row), runner)| finish(car.number, row, all, runner.p_retire))
+        .zip(table)
+        .zip(retires)
+        .map(|((car, row), p_retire)| finish(car.number, row, all, *p_retire))
         .collect();
     cars.extend(stopped.iter().enumerate().map(|(k, car)| {
         let mut row = vec![0.0; all];
@@ -105,7 +117,7 @@ pub fn predict(view: &View, distance: &Distance, floor: &Floor) -> Option<Finish
     });
     // The oldest of the running cars' last crossings; at the grid there is none.
     let rests_on = running.iter().filter_map(|c| c.last()?.ended).min();
-    Some(Finish { cars, rests_on })
+    Finish { cars, rests_on }
 }
 
 /// Cars that are out, in the order in which they will be classified: the furthest first, those that

@@ -349,7 +349,7 @@ fn log_loss(p: f64, truth: bool) -> f64 {
 
 /// Natural logarithm for 0 < x ≤ 1, from + − × ÷ alone, so that grades are the same on every machine:
 /// halvings down to [1, 2), then 2 atanh((m − 1) / (m + 1)).
-fn ln(x: f64) -> f64 {
+pub(super) fn ln(x: f64) -> f64 {
     let (mut m, mut doublings) = (x.max(f64::MIN_POSITIVE), 0.0);
     while m < 1.0 {
         m *= 2.0;

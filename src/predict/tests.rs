@@ -460,7 +460,7 @@ prop_compose! {
             }
         }).collect();
         let current = all.pop();
-        CarView { number, team: Default::default(), grid, qualifying_s, position, status, gap_s, laps: all, current, official: None }
+        CarView { number, driver: Default::default(), team: Default::default(), grid, qualifying_s, position, status, gap_s, laps: all, current, official: None }
     }
 }
 

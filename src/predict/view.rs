@@ -42,6 +42,8 @@ pub struct WeatherView {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CarView {
     pub number: u8,
+    /// Three letters, for what is known of the driver's form; empty where they are not known.
+    pub driver: heapless::String<8>,
     /// Team, to tell teammates; empty where it is not known.
     pub team: heapless::String<48>,
     pub grid: Option<u8>,
@@ -254,6 +256,7 @@ fn car_view(car: &Car) -> CarView {
     laps.truncate(done);
     CarView {
         number: car.driver_number,
+        driver: car.acronym.clone(),
         team: car.team.clone(),
         grid: car.grid,
         qualifying_s: car.qualifying_s,

@@ -5,3 +5,4 @@
 //! moment. No driver, team or circuit is named: what a model has not met must not matter.
 
 pub mod laptime;
+pub mod outcome;

@@ -1,0 +1,241 @@
+//! The trained model of the finishing order, above the floor's.
+//!
+//! A [`Frame`](super::features::outcome::Frame) of features goes in; for each car the probability of every
+//! place among the cars that still race comes out, and of not seeing the flag. Cars that are out follow behind
+//! them, as in the floor.
+//!
+//! **Invariant:** what comes out is checked: probabilities that are none, or rows and columns that do not sum
+//! to 1, are an error, and then the floor's order stands.
+
+use std::sync::Arc;
+
+use super::distance::Distance;
+use super::features::outcome::{FEATURES, Frame, MOST_CARS, VERSION, frame};
+use super::form::Form;
+use super::order::{self, Finish};
+use super::view::View;
+use crate::inference::{Engine, EngineError, Tensor};
+use crate::race::CarStatus;
+
+/// Name of the model in the manifest.
+pub const OUTCOME: &str = "outcome";
+/// How far a row's or a column's sum may be off 1: Sinkhorn's scaling in the graph ends after a fixed number
+/// of rounds, with rows.
+const ROW_SLACK: f64 = 1e-3;
+const COLUMN_SLACK: f64 = 0.2;
+
+/// Probabilities at one moment, by row of the frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chances {
+    /// Of each place among the cars of the frame, n × n; rows sum to 1, columns nearly.
+    pub places: Vec<Vec<f64>>,
+    /// Of not seeing the flag.
+    pub retires: Vec<f64>,
+}
+
+impl Chances {
+    /// Probability of finishing among the first `n`, by row.
+    pub fn within(&self, n: usize) -> Vec<f64> {
+        let sum = |row: &Vec<f64>| row.iter().take(n).sum::<f64>().min(1.0);
+        self.places.iter().map(sum).collect()
+    }
+}
+
+/// The network, and everybody's form.
+pub struct OutcomeModel {
+    engine: Arc<dyn Engine>,
+    form: Form,
+}
+
+impl OutcomeModel {
+    /// Takes an engine that has the right tensors, and the form that is shipped.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`] if it was made for other features or has other tensors.
+    pub fn new(engine: Arc<dyn Engine>) -> Result<OutcomeModel, EngineError> {
+        let model = engine.model();
+        let wrong = |tensor: &str, why: String| EngineError::Shape {
+            model: model.id(),
+            tensor: tensor.to_owned(),
+            why,
+        };
+        if model.features != VERSION {
+            let why = format!(
+                "made for features {}, this program computes {VERSION}",
+                model.features
+            );
+            return Err(wrong("", why));
+        }
+        let wanted = [
+            (&model.inputs, "cars", vec![1, MOST_CARS, FEATURES]),
+            (&model.inputs, "mask", vec![1, MOST_CARS]),
+            (&model.outputs, "positions", vec![1, MOST_CARS, MOST_CARS]),
+            (&model.outputs, "retirement", vec![1, MOST_CARS]),
+        ];
+        for (at, (specs, name, shape)) in wanted.iter().enumerate() {
+            let spec = specs.get(at % 2);
+            if spec.is_none_or(|s| s.name != *name || s.with_batch(1) != *shape) {
+                return Err(wrong(
+                    name,
+                    format!("{name:?} of shape {shape:?} is wanted"),
+                ));
+            }
+        }
+        Ok(OutcomeModel {
+            engine,
+            form: Form::shipped(),
+        })
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref()
+    }
+
+    /// Asks the network.
+    ///
+    /// # Errors
+    /// [`EngineError`] if it fails or its answer is no distribution.
+    pub fn ask(&self, frame: &Frame) -> Result<Chances, EngineError> {
+        let n = frame.cars.len();
+        let mut mask = vec![1.0; n];
+        mask.resize(MOST_CARS, 0.0);
+        let inputs = [
+            Tensor::new("cars", &[1, MOST_CARS, FEATURES], frame.values.clone()),
+            Tensor::new("mask", &[1, MOST_CARS], mask),
+        ];
+        let outputs = self.engine.run(&inputs)?;
+        let [positions, retirement] = outputs.as_slice() else {
+            return Err(self.refuse(format!("{} outputs, 2 are wanted", outputs.len())));
+        };
+        let rows = positions.values.chunks_exact(MOST_CARS).take(n);
+        let places: Vec<Vec<f64>> = rows
+            .map(|row| row.iter().take(n).map(|p| f64::from(*p)).collect())
+            .collect();
+        let retires: Vec<f64> = retirement
+            .values
+            .iter()
+            .take(n)
+            .map(|p| f64::from(*p))
+            .collect();
+        let sound = |p: &f64| (-1e-6..=1.0 + 1e-3).contains(p);
+        if places.len() != n || !places.iter().flatten().chain(&retires).all(sound) {
+            return Err(self.refuse("an answer that is no probability".to_owned()));
+        }
+        for (at, row) in places.iter().enumerate() {
+            let across: f64 = row.iter().sum();
+            let down: f64 = places.iter().map(|r| r[at]).sum();
+            if (across - 1.0).abs() > ROW_SLACK || (down - 1.0).abs() > COLUMN_SLACK {
+                return Err(self.refuse(format!(
+                    "row {at} sums to {across}, column {at} to {down}; both must be 1"
+                )));
+            }
+        }
+        Ok(Chances { places, retires })
+    }
+
+    fn refuse(&self, why: String) -> EngineError {
+        EngineError::Run {
+            model: self.engine.model().id(),
+            backend: self.engine.backend(),
+            why,
+        }
+    }
+
+    /// The order as it is published; `None` where the floor has none either, or more cars race than the
+    /// network has rows.
+    ///
+    /// # Errors
+    /// As [`OutcomeModel::ask`].
+    pub fn predict(&self, view: &View, distance: &Distance) -> Result<Option<Finish>, EngineError> {
+        let running = order::running_order(view);
+        if !view.is_race()
+            || view.finished
+            || distance.remaining(view) == 0
+            || running.len() > MOST_CARS
+        {
+            return Ok(None);
+        }
+        let Some(frame) = frame(view, distance, &self.form) else {
+            return Ok(None);
+        };
+        let chances = self.ask(&frame)?;
+        let retires = running.iter().zip(&chances.retires).map(|(car, p)| {
+            if car.status == CarStatus::Finished {
+                0.0
+            } else {
+                *p
+            }
+        });
+        let retires: Vec<f64> = retires.collect();
+        Ok(Some(order::finish_of(
+            view,
+            &running,
+            &chances.places,
+            &retires,
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The shipped model; loading it compares it with its recorded answers.
+    fn shipped() -> OutcomeModel {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines");
+        let engine = crate::inference::load(&folder, OUTCOME).unwrap();
+        OutcomeModel::new(engine.into()).unwrap()
+    }
+
+    /// A frame of `n` cars that no race has had.
+    fn invented(n: usize) -> Frame {
+        let mut values = vec![0.0f32; MOST_CARS * FEATURES];
+        for (at, row) in values.chunks_exact_mut(FEATURES).take(n).enumerate() {
+            let place = at as f32 + 1.0;
+            for (column, name) in super::super::features::outcome::COLUMNS.iter().enumerate() {
+                row[column] = match *name {
+                    "place" | "grid" => place / 10.0,
+                    "ln_place" | "ln_grid" | "ln_served_place" => place.ln(),
+                    "gap_root" | "served_gap_root" => place / 3.0,
+                    "share" => 0.5,
+                    "left" => 0.4,
+                    "hard" | "pace_known" | "long_pace_known" | "qualifying_known" => 1.0,
+                    "qualifying" | "team_qualifying" => place / 10.0,
+                    "form_race" => 1.0 - place / 10.0,
+                    "difficulty" => 0.6,
+                    _ => 0.0,
+                };
+            }
+        }
+        Frame {
+            cars: (1..=n as u8).collect(),
+            values,
+            share: 0.5,
+        }
+    }
+
+    #[test]
+    fn the_shipped_model_gives_distributions_whatever_the_order_of_the_rows() {
+        let model = shipped();
+        for n in [1, 2, 17, 20, 22, 24] {
+            let frame = invented(n);
+            // Sums are checked within.
+            let chances = model.ask(&frame).unwrap();
+            assert_eq!((chances.places.len(), chances.retires.len()), (n, n));
+            assert!(n < 3 || chances.within(1)[0] > chances.within(1)[n - 1]);
+            let mut turned = frame.clone();
+            let rows: Vec<&[f32]> = frame.values.chunks_exact(FEATURES).take(n).collect();
+            let backwards: Vec<f32> = rows.iter().rev().flat_map(|r| r.iter().copied()).collect();
+            turned.values[..backwards.len()].copy_from_slice(&backwards);
+            let other = model.ask(&turned).unwrap();
+            for (a, b) in chances.places.iter().zip(other.places.iter().rev()) {
+                assert!(
+                    a.iter().zip(b).all(|(p, q)| (p - q).abs() < 1e-3),
+                    "{n}: {a:?} {b:?}"
+                );
+            }
+        }
+    }
+}
