@@ -15,6 +15,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod evaluate;
 mod journal;
 mod replay;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Config(config::Args),
     /// Say what this machine has, what is wrong and what to do about it.
     Doctor(doctor::Args),
+    /// Judge predictions on published seasons, beside plain baselines; write features for training.
+    Evaluate(evaluate::Args),
     /// Measure, each figure beside a baseline from the same run.
     Bench(bench::Args),
     /// Write a completion script for a shell.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Journal(args) => journal::run(args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -14,6 +14,7 @@
 //! | [`race`] | a race put together |
 //! | [`walk`] | a race as it happened |
 //! | [`features`] | arrays for training: `.npy` and `schema.json` |
+//! | [`pit`] | rows for the model of that name, and when each car really stopped |
 //!
 //! Tables are dirty and change from season to season: a column or a file that is not there is a value that
 //! is not known; a cell that cannot be read is named ([`Faults`]: file, line, column, value), counted, and
@@ -25,6 +26,8 @@
 
 pub mod features;
 pub mod lap;
+pub mod pit;
+pub mod pit_scores;
 pub mod race;
 pub mod strategy;
 pub mod table;

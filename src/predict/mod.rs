@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod distance;
+pub mod features;
 pub mod floor;
 pub mod grading;
 pub mod laptime;
