@@ -66,6 +66,20 @@
 //! *Invariant:* pure. The same records in the same order give the same state, bit for bit; that is why a
 //! restart may simply fold the journal again.
 //!
+//! ## `compute`: arithmetic over plain arrays
+//!
+//! Counter-based random numbers and the race that is simulated many times over, in whole numbers: what a GPU will
+//! do, done today by vector lanes and threads of the processor.
+//!
+//! *Invariant:* numbers in, numbers out, the same bytes on every machine; the only room that may hold `unsafe`.
+//!
+//! ## `strategy`: what a stop would change
+//!
+//! The race model, fitted on past seasons and taught by the laps of the day; the Monte Carlo planner, undercuts,
+//! rejoins, pit windows.
+//!
+//! *Invariant:* pure, and every seed is given: the same answers bit by bit, whatever the number of threads.
+//!
 //! ## `predict`: what will be
 //!
 //! The next lap, the finishing order, the next stop, from honest statistics; and the grades of past
@@ -130,6 +144,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod compute;
 pub mod config;
 pub mod daemon;
 pub mod dataset;
@@ -143,3 +158,4 @@ pub mod publish;
 pub mod race;
 pub mod record;
 pub mod simulator;
+pub mod strategy;

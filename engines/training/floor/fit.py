@@ -27,9 +27,9 @@ def text(value):
     return f"{float(value):.6g}" if float(value) != int(value) else f"{int(value)}.0"
 
 
-def write(path, parts):
+def write(path, parts, by="floor/fit"):
     with open(path, "w", encoding="utf-8") as out:
-        out.write("# Fitted by engines/training/floor/fit.py on seasons up to 2023. Do not edit by hand.\n")
+        out.write(f"# Fitted by engines/training/{by}.py on seasons up to 2023. Do not edit by hand.\n")
         for name, table in parts.items():
             if isinstance(table, list):
                 for row in table:

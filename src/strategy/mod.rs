@@ -1,0 +1,26 @@
+//! Strategy: how the race may go on, and what a stop would change about it.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`parameters`] | what was fitted on past seasons (`race.toml`) |
+//! | [`model`] | the race model: a [`model::Start`] in seconds into a problem in whole numbers |
+//! | [`pace`] | a car's pace and wear, learnt lap by lap |
+//! | [`simulation`] | one race, lap by lap, with a say in every stop |
+//!
+//! Random numbers are those of [`crate::compute::philox`]: key the seed, counter (race, lap, car, purpose).
+//!
+//! **Invariant:** pure. No clock, no file; every seed is given. The same state, parameters and seed give the same
+//! answer, bit by bit, whatever the machine and the number of threads.
+
+#![forbid(unsafe_code)]
+
+pub mod model;
+pub mod pace;
+pub mod parameters;
+pub mod simulation;
+
+pub use crate::compute::philox;
+pub use model::example_problem;
+
+#[cfg(test)]
+mod tests;
