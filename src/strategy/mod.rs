@@ -5,6 +5,8 @@
 //! | [`parameters`] | what was fitted on past seasons (`race.toml`) |
 //! | [`model`] | the race model: a [`model::Start`] in seconds into a problem in whole numbers |
 //! | [`pace`] | a car's pace and wear, learnt lap by lap |
+//! | [`policy`] | what the pit network sees and may do |
+//! | [`environment`] | many races side by side, in which it learns |
 //! | [`simulation`] | one race, lap by lap, with a say in every stop |
 //!
 //! Random numbers are those of [`crate::compute::philox`]: key the seed, counter (race, lap, car, purpose).
@@ -14,9 +16,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod environment;
 pub mod model;
 pub mod pace;
 pub mod parameters;
+pub mod policy;
 pub mod simulation;
 
 pub use crate::compute::philox;
