@@ -20,6 +20,7 @@ mod journal;
 mod replay;
 mod run;
 mod simulate;
+mod strategy;
 
 /// Trackside telemetry, prediction and strategy for Formula 1.
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Replay(replay::Args),
     /// Simulate a race weekend.
     Simulate(simulate::Args),
+    /// Advise a car on its stops at a lap of a recorded race.
+    Strategy(strategy::Args),
     /// Look into the journal, check it, mend it, take data out of it.
     Journal(journal::JournalArgs),
     /// Check or show the configuration.
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Strategy(args) => strategy::run(&args),
         Command::Journal(args) => journal::run(args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -67,7 +67,11 @@ struct Held {
 ///
 /// # Errors
 /// If the parameters make a race that the engines cannot hold.
-pub fn problems(parameters: &Parameters, count: u32, seed: u64) -> Result<Vec<Problem>, ModelError> {
+pub fn problems(
+    parameters: &Parameters,
+    count: u32,
+    seed: u64,
+) -> Result<Vec<Problem>, ModelError> {
     (0..count)
         .map(|i| {
             let roll = philox([i, 0, 0, 77], seed);

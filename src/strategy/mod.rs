@@ -7,6 +7,7 @@
 //! | [`pace`] | a car's pace and wear, learnt lap by lap |
 //! | [`policy`] | what the pit network sees and may do |
 //! | [`environment`] | many races side by side, in which it learns |
+//! | [`regret`] | what a way of stopping loses against hindsight |
 //! | [`simulation`] | one race, lap by lap, with a say in every stop |
 //!
 //! Random numbers are those of [`crate::compute::philox`]: key the seed, counter (race, lap, car, purpose).
@@ -16,12 +17,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod duel;
 pub mod environment;
 pub mod model;
+pub mod moment;
 pub mod pace;
 pub mod parameters;
+pub mod planner;
 pub mod policy;
+pub mod regret;
+pub mod rejoin;
 pub mod simulation;
+pub mod snapshot;
 
 pub use crate::compute::philox;
 pub use model::example_problem;

@@ -6,7 +6,9 @@
 //! **Invariant:** a state holds only what a pit wall knows: no wear target of a rival, no hazard to come.
 
 use super::simulation::{Decision, Driving, Simulation};
-use crate::compute::race_monte_carlo::{OUT_MS, Problem, Race, Status, car_of, class, owes, time_ms};
+use crate::compute::race_monte_carlo::{
+    OUT_MS, Problem, Race, Status, car_of, class, owes, time_ms,
+};
 
 /// Numbers in a state.
 pub const STATE: usize = 32;
@@ -176,7 +178,11 @@ impl<'a> Field<'a> {
         s[27] = self.others.iter().map(|o| o.1.age).sum::<i32>() as f32 / n / 30.0;
         s[28] = older(ahead) as f32 / 20.0;
         s[29] = older(behind) as f32 / 20.0;
-        let pace = self.others.iter().map(|o| o.1.pace_ms - car.pace_ms).sum::<i32>();
+        let pace = self
+            .others
+            .iter()
+            .map(|o| o.1.pace_ms - car.pace_ms)
+            .sum::<i32>();
         s[30] = pace as f32 / n / 1000.0;
     }
 }

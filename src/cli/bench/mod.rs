@@ -11,6 +11,7 @@ mod daemon;
 mod feed;
 mod ingest;
 pub mod journal;
+mod montecarlo;
 mod predict;
 mod publisher;
 mod race;
@@ -39,6 +40,8 @@ enum What {
     Race,
     /// Predictions a second, and how long one record takes.
     Predict,
+    /// Simulated races a second.
+    Montecarlo,
     /// Memory after a race, time to start, size. Needs mosquitto.
     Daemon,
     /// Answers of the API and messages of its WebSocket a second.
@@ -57,6 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         What::Race => race::run(recording)?,
         What::Predict => predict::run(recording)?,
+        What::Montecarlo => montecarlo::run()?,
         What::Daemon => daemon::run(recording)?,
         What::Api => api::run(recording)?,
         What::BareSubscriber(args) => return subscriber::run(args),

@@ -1,0 +1,76 @@
+//! `trackside bench montecarlo`: simulated races a second.
+//!
+//! The baseline, in the same run: the reference, one race after the other on one core. And whether one thread and two
+//! drive the same races.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::median;
+use crate::compute::cpu::race_monte_carlo::simulate;
+use crate::compute::race_monte_carlo::Problem;
+use crate::strategy::example_problem;
+use crate::strategy::simulation::{Decision, Simulation};
+
+/// Threads: what the target is for.
+const THREADS: usize = 2;
+/// Races a round, and rounds.
+const RACES: usize = 100_000;
+const ROUNDS: usize = 5;
+/// Races of the baseline.
+const PLAIN_RACES: u32 = 2_000;
+const SEED: u64 = 7;
+
+/// Measures the engine on a race of 20 cars over 57 laps.
+///
+/// # Errors
+/// If the threads cannot be started.
+pub fn run() -> anyhow::Result<Value> {
+    let problem = example_problem();
+    let count = problem.count as usize;
+    let mut keys = vec![0; RACES * count];
+    let mut rates = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        on(THREADS, &problem, &mut keys)?;
+        rates.push(RACES as f64 / began.elapsed().as_secs_f64());
+    }
+    let mut one = vec![0; RACES * count];
+    let began = Instant::now();
+    on(1, &problem, &mut one)?;
+    let alone = RACES as f64 / began.elapsed().as_secs_f64();
+
+    let began = Instant::now();
+    let mut same_as_reference = true;
+    for (number, expected) in (0..PLAIN_RACES).zip(keys.chunks(count)) {
+        let mut race = Simulation::new(&problem, SEED, number)?;
+        while !race.is_over() {
+            race.step(|_, _| Decision::Plan);
+        }
+        same_as_reference &= race.keys() == expected;
+    }
+    let plain = f64::from(PLAIN_RACES) / began.elapsed().as_secs_f64();
+    Ok(json!({
+        "montecarlo": {
+            "races_per_s": median(&mut rates),
+            "races_per_s_of_one_thread": alone,
+            "threads": THREADS,
+            "cars": count,
+            "laps": problem.laps,
+            "threads_agree": one == keys,
+            "agrees_with_reference": same_as_reference,
+        },
+        "baseline": { "reference_races_per_s": plain },
+    }))
+}
+
+fn on(threads: usize, problem: &Problem, keys: &mut [i32]) -> anyhow::Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .context("threads for the simulation")?;
+    pool.install(|| simulate(problem, SEED, 0, keys))?;
+    Ok(())
+}

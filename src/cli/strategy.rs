@@ -1,0 +1,274 @@
+//! `trackside strategy`: what to do about the stops of a car at a lap of a recorded race.
+
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::json;
+
+use crate::ingest::recording;
+use crate::race::Race;
+use crate::record::decode;
+use crate::strategy::duel::{Rival, Terms, board};
+use crate::strategy::model::Start;
+use crate::strategy::moment::Moment;
+use crate::strategy::parameters::Parameters;
+use crate::strategy::planner::{Advice, Kind, Outlook, Question, advise};
+use crate::strategy::rejoin::{Rejoin, rejoins};
+use crate::strategy::snapshot::compound_of;
+
+/// Share of the simulations that a duel is given.
+const DUEL_SHARE: u32 = 4;
+/// Plans that the table shows.
+const PLANS_SHOWN: usize = 12;
+
+/// Advise a car on its stops: every plan over the same simulated races.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The recording.
+    file: PathBuf,
+    /// When the driver has completed this many laps; 0 is the grid.
+    #[arg(long, value_name = "N")]
+    lap: u16,
+    /// The driver: a number or three letters.
+    #[arg(long, value_name = "D")]
+    driver: String,
+    /// Races that each of the best plans is tried on.
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    simulations: u32,
+    /// Laps of the race; without it, as many as its circuit has.
+    #[arg(long, value_name = "N")]
+    laps: Option<NonZeroU16>,
+    /// Seed of the random numbers: the same seed, the same answer.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
+    backend: Backend,
+    /// Write everything as JSON, on one line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// All cores of the processor.
+    Cpu,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let race = fold(&args.file, args.lap, &args.driver)?;
+    let parameters = Parameters::shipped();
+    let moment = Moment::of(&race, args.laps.map(NonZeroU16::get));
+    let start = Start::at(&parameters, &moment);
+    let number = number(&race, &args.driver)?;
+    let car = start
+        .cars
+        .iter()
+        .position(|c| c.number == number)
+        .with_context(|| format!("car {number} is not in the race"))?;
+    let question = Question {
+        car,
+        races: args.simulations,
+        seed: args.seed,
+    };
+    let advice = advise(&start, &parameters, question)?;
+    let compound = advice
+        .plans
+        .iter()
+        .find_map(|p| p.candidate.plan.stops[..p.candidate.plan.count as usize].first())
+        .map_or(2, |s| s.compound as u8);
+    let terms = Terms {
+        car,
+        compound,
+        races: (args.simulations / DUEL_SHARE).max(16),
+        seed: args.seed,
+    };
+    let rivals = board(&start, &parameters, terms)?;
+    let rejoins = rejoins(&start, &parameters, car);
+    let named = |n: u8| {
+        race.car(n)
+            .map_or_else(|| n.to_string(), |c| c.acronym.as_str().to_owned())
+    };
+    if args.json {
+        let threats = rivals.iter().map(|r| json!({
+            "driver_number": r.number, "driver": named(r.number), "ahead_by_s": r.ahead_by_s,
+            "undercut": r.undercut(), "overcut": r.overcut(),
+            "threat_undercut": r.threat().map(|t| t.0), "threat_on_the_road": r.threat().map(|t| t.1),
+        }));
+        let entrant = &start.cars[car];
+        println!(
+            "{}",
+            json!({
+                "driver": named(number), "circuit": start.circuit, "backend": "cpu",
+                "simulations": args.simulations, "seed": args.seed,
+                "status": format!("{:?}", start.status).to_lowercase(), "wetness": start.level,
+                "compound": compound_of(entrant.compound).name(), "tyre_age": entrant.age,
+                "pace_s": entrant.pace_s, "pace_spread_s": entrant.pace_spread_s, "wear": entrant.wear,
+                "advice": advice, "rejoin": rejoins, "rivals": threats.collect::<Vec<_>>(),
+            })
+        );
+        return Ok(());
+    }
+    let entrant = &start.cars[car];
+    println!(
+        "{} ({number}), {}: lap {} of {}, P{}, {} {} laps old",
+        named(number),
+        if start.circuit.is_empty() {
+            "unknown circuit"
+        } else {
+            &start.circuit
+        },
+        start.lap,
+        start.laps,
+        advice.position,
+        compound_of(entrant.compound).name(),
+        entrant.age,
+    );
+    table(&advice, args.simulations);
+    tell_rejoins(&rejoins, named);
+    tell_rivals(&rivals, named);
+    println!("\n{}.", advice.reason);
+    Ok(())
+}
+
+/// Folds a recording until the driver has completed that lap.
+fn fold(file: &Path, lap: u16, driver: &str) -> anyhow::Result<Race> {
+    let mut race = Race::new();
+    let mut seq = 0;
+    for recorded in recording::Reader::open(file)? {
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            Err(e) if e.is_of_one_line() => continue,
+            Err(e) => return Err(e).context(file.display().to_string()),
+        };
+        let Ok(decoded) = decode(&recorded.topic, &recorded.payload) else {
+            continue;
+        };
+        let events = race.apply(seq, &decoded.entry);
+        seq += 1;
+        if events.is_empty() {
+            continue;
+        }
+        let Ok(number) = number(&race, driver) else {
+            continue;
+        };
+        let reached = race.car(number).is_some_and(|c| match lap {
+            0 => c.current_lap() > 0,
+            _ => c.laps_completed >= lap,
+        });
+        if reached {
+            ensure!(
+                race.session.session_type.is_race(),
+                "{} is no race: {:?}",
+                file.display(),
+                race.session.session_type
+            );
+            return Ok(race);
+        }
+    }
+    let number = number(&race, driver)?;
+    let done = race.car(number).map_or(0, |c| c.laps_completed);
+    bail!(
+        "{}: car {number} completes {done} laps in this recording; ask for --lap 0 to {done}",
+        file.display()
+    )
+}
+
+fn number(race: &Race, driver: &str) -> anyhow::Result<u8> {
+    let found = race
+        .cars()
+        .iter()
+        .find(|c| c.acronym.eq_ignore_ascii_case(driver) || driver.parse() == Ok(c.driver_number));
+    found.map(|c| c.driver_number).with_context(|| {
+        let mut known: Vec<&str> = race.cars().iter().map(|c| c.acronym.as_str()).collect();
+        known.sort_unstable();
+        match known.len() {
+            0 => format!("no driver {driver:?}: the recording has no cars"),
+            _ => format!(
+                "no driver {driver:?}; there are {} (or their numbers)",
+                known.join(" ")
+            ),
+        }
+    })
+}
+
+fn table(advice: &Advice, simulations: u32) {
+    println!("\n{simulations} races a plan, the same races for each\n");
+    println!(
+        "  {:<44} {:>5} {:>5} {:>5}  {:>6} {:>6} {:>6} {:>6}  {:>8}",
+        "plan", "P10", "mean", "P90", "gain", "lose", "podium", "points", "time (s)"
+    );
+    for (place, plan) in advice.plans.iter().take(PLANS_SHOWN).enumerate() {
+        let Outlook {
+            candidate,
+            position,
+            ..
+        } = plan;
+        let percent = |x: f64| format!("{:.0} %", 100.0 * x);
+        println!(
+            "{} {:<44} {:>5.0} {:>5.2} {:>5.0}  {:>6} {:>6} {:>6} {:>6}  {:>8.1}",
+            if place == 0 {
+                "▶"
+            } else if candidate.kind == Kind::BoxNow {
+                "·"
+            } else {
+                " "
+            },
+            candidate.name,
+            position.p10,
+            position.mean,
+            position.p90,
+            percent(plan.gain),
+            percent(plan.lose),
+            percent(plan.podium),
+            percent(plan.points),
+            plan.time_s.mean,
+        );
+    }
+}
+
+fn tell_rejoins(rejoins: &[Rejoin], named: impl Fn(u8) -> String) {
+    println!("\nif it boxed now");
+    for r in rejoins {
+        let gap = |g: Option<f64>| g.map_or_else(|| "–".to_owned(), |g| format!("{g:.1} s"));
+        println!(
+            "  {:<20} −{:.1} s: P{} ({} lost), {} behind {}, {} to the car behind, {} in traffic range",
+            r.under.replace('_', " "),
+            r.loss_s,
+            r.position,
+            r.places_lost,
+            gap(r.gap_ahead_s),
+            r.behind_car.map_or_else(|| "nobody".to_owned(), &named),
+            gap(r.gap_behind_s),
+            r.traffic,
+        );
+    }
+}
+
+fn tell_rivals(rivals: &[Rival], named: impl Fn(u8) -> String) {
+    if rivals.is_empty() {
+        return;
+    }
+    println!("\nrivals");
+    for r in rivals {
+        let who = named(r.number);
+        let percent = |x: f64| format!("{:.0} %", 100.0 * x);
+        if let (Some(under), Some(over)) = (r.undercut(), r.overcut()) {
+            println!(
+                "  {who:<4} {:>5.1} s ahead   undercut {:>5}  overcut {:>5}",
+                r.ahead_by_s,
+                percent(under),
+                percent(over)
+            );
+        } else if let Some((under, road)) = r.threat() {
+            println!(
+                "  {who:<4} {:>5.1} s behind  undercuts us {:>5}  passes on the road {:>5}",
+                -r.ahead_by_s,
+                percent(under),
+                percent(road)
+            );
+        }
+    }
+}

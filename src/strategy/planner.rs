@@ -1,0 +1,519 @@
+//! The Monte Carlo planner: what each plan of a car makes of the race, over the same simulated races.
+//!
+//! Candidates are tried in two rounds with common random numbers: each over a share of the races, then the best of
+//! them, and every "box now", over all. So two plans differ by what they do and not by luck: the difference of two
+//! means is far more certain than either. The recommendation is the plan with the best mean finishing position; the
+//! reason gives it against the best of the other kind (staying out, or boxing).
+//!
+//! **Invariant:** pure: same start, parameters, seed and number of races, same advice.
+
+use serde::Serialize;
+
+use super::model::{ModelError, Start};
+use super::parameters::Parameters;
+use super::snapshot::compound_of;
+use crate::compute::cpu::race_monte_carlo::simulate;
+use crate::compute::race_monte_carlo::{OUT_MS, Plan, Problem, Stop, car_of, time_ms};
+
+/// Most candidates of a question.
+pub const MAX_CANDIDATES: usize = 96;
+/// Share of the races of the first round.
+const FIRST_ROUND: u32 = 8;
+/// Fewest races of the first round.
+const LEAST_RACES: u32 = 64;
+/// Candidates of the second round, "box now" aside.
+const FINALISTS: usize = 6;
+/// Most races of a question.
+pub const MAX_RACES: u32 = 1_000_000;
+/// A plan within this many places of the best is as good (pit window).
+const AS_GOOD: f64 = 0.15;
+/// Fewest laps between two stops, and before the flag.
+const SHORTEST_STINT: i32 = 6;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Question {
+    /// Place of the car in [`Start::cars`].
+    pub car: usize,
+    pub races: u32,
+    pub seed: u64,
+}
+
+/// A plan to be tried.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Such as `box now for HARD`.
+    pub name: String,
+    pub kind: Kind,
+    /// In-laps and compounds.
+    pub stops: Vec<(i32, &'static str)>,
+    #[serde(skip)]
+    pub plan: Plan,
+}
+
+/// What kind of plan it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// No stop now; later as tyre life and safety cars ask.
+    Stay,
+    /// In on the lap that is under way.
+    BoxNow,
+    /// In some laps on.
+    BoxLater,
+    /// All stops to the flag laid down.
+    Schedule,
+}
+
+/// What a plan makes of the race.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outlook {
+    #[serde(flatten)]
+    pub candidate: Candidate,
+    pub races: u32,
+    /// Finishing position; a car that is out counts with its place among them.
+    pub position: Spread,
+    /// Time to the flag from now (s), over the races that it finishes.
+    pub time_s: Spread,
+    /// Probability of each position, from the first.
+    pub probability: Vec<f64>,
+    pub win: f64,
+    pub podium: f64,
+    pub points: f64,
+    pub out: f64,
+    /// Probability of finishing ahead of, and behind, the present position.
+    pub gain: f64,
+    pub lose: f64,
+}
+
+/// P10, mean and P90.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    pub p10: f64,
+    pub mean: f64,
+    pub p90: f64,
+}
+
+/// One plan against another over the same races.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// Places gained on average (above 0: better), and the standard error of that.
+    pub places: f64,
+    pub error: f64,
+    /// Share of the races in which it is better, and worse.
+    pub better: f64,
+    pub worse: f64,
+    /// Time gained on average (s), over the races that both finish.
+    pub seconds: f64,
+}
+
+/// When a stop is as good as at its best.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Window {
+    pub compound: &'static str,
+    /// First and last in-lap.
+    pub opens: i32,
+    pub closes: i32,
+    pub best: i32,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Advice {
+    pub driver_number: u8,
+    /// Laps done, and laps of the race.
+    pub lap: u16,
+    pub laps: u16,
+    pub position: usize,
+    pub recommended: String,
+    /// In words and numbers.
+    pub reason: String,
+    /// The recommended plan against the best of the other kind.
+    pub against: Option<(String, Difference)>,
+    pub window: Option<Window>,
+    /// Best first.
+    pub plans: Vec<Outlook>,
+}
+
+/// Why there is no advice.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlannerError {
+    #[error("car {0} is out of the race: there is nothing to plan")]
+    Out(u8),
+    #[error("the race is over: {0} of {1} laps are done")]
+    Over(u16, u16),
+    #[error("{0} simulations; ask for 16 to {MAX_RACES}")]
+    Races(u32),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// Positions (from 1) and times to the flag (ms; `None`: out) of our car, race by race.
+struct Run {
+    position: Vec<u8>,
+    time_ms: Vec<Option<i32>>,
+}
+
+/// Advises a car.
+///
+/// # Errors
+/// If the car is out, the race over, or the race cannot be simulated.
+pub fn advise(
+    start: &Start,
+    parameters: &Parameters,
+    question: Question,
+) -> Result<Advice, PlannerError> {
+    let entrant = &start.cars[question.car];
+    if !entrant.running {
+        return Err(PlannerError::Out(entrant.number));
+    }
+    if start.lap >= start.laps {
+        return Err(PlannerError::Over(start.lap, start.laps));
+    }
+    if !(16..=MAX_RACES).contains(&question.races) {
+        return Err(PlannerError::Races(question.races));
+    }
+    let problem = start.problem(parameters)?;
+    let position = position(start, question.car);
+    let few = (question.races / FIRST_ROUND)
+        .max(LEAST_RACES)
+        .min(question.races);
+    let mut first: Vec<(f64, Candidate)> = Vec::new();
+    for candidate in candidates(start, question.car) {
+        let run = run(&problem, &candidate, question, few)?;
+        first.push((value(&run), candidate));
+    }
+    let window = window(&first);
+    // A stable sort: of equals the one that was thought of first.
+    first.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut finalists: Vec<Candidate> = Vec::new();
+    for (place, (_, candidate)) in first.into_iter().enumerate() {
+        if place < FINALISTS || matches!(candidate.kind, Kind::BoxNow | Kind::Stay) {
+            finalists.push(candidate);
+        }
+    }
+    let mut tried: Vec<(f64, Run, Candidate)> = Vec::new();
+    for candidate in finalists {
+        let run = run(&problem, &candidate, question, question.races)?;
+        tried.push((value(&run), run, candidate));
+    }
+    tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(advice(start, question, position, window, tried))
+}
+
+fn advice(
+    start: &Start,
+    question: Question,
+    position: usize,
+    window: Option<Window>,
+    tried: Vec<(f64, Run, Candidate)>,
+) -> Advice {
+    let cars = start.cars.len();
+    let now = |c: &Candidate| c.kind == Kind::BoxNow;
+    let (_, best_run, best) = &tried[0];
+    let other = tried.iter().find(|(_, _, c)| now(c) != now(best));
+    let against = other.map(|(_, run, c)| (c.name.clone(), difference(best_run, run)));
+    let plans: Vec<Outlook> = tried
+        .iter()
+        .map(|(_, run, c)| outlook(run, c.clone(), position, cars))
+        .collect();
+    Advice {
+        driver_number: start.cars[question.car].number,
+        lap: start.lap,
+        laps: start.laps,
+        position,
+        recommended: best.name.clone(),
+        reason: reason(&plans[0], against.as_ref(), position, window),
+        against,
+        window,
+        plans,
+    }
+}
+
+/// Present position of a car among those that run.
+pub fn position(start: &Start, car: usize) -> usize {
+    let own = start.cars[car].behind_s;
+    1 + start
+        .cars
+        .iter()
+        .enumerate()
+        .filter(|(i, c)| *i != car && c.running && (c.behind_s, *i) < (own, car))
+        .count()
+}
+
+/// The plans that make sense for a car now.
+pub fn candidates(start: &Start, car: usize) -> Vec<Candidate> {
+    let entrant = &start.cars[car];
+    let (next, laps) = (i32::from(start.lap) + 1, i32::from(start.laps));
+    let left = laps - i32::from(start.lap);
+    let dry = (0..3_u8).filter(|c| entrant.available >> c & 1 != 0);
+    let fitting: Vec<u8> = match start.level {
+        0 => dry.collect(),
+        1 => vec![3, 4],
+        _ => vec![4, 3],
+    };
+    let dry_used = entrant.used & 0b111;
+    let owing = !start.sprint && entrant.used & 0b1_1000 == 0 && dry_used.count_ones() < 2;
+    let legal = |taken: &[u8]| !owing || taken.iter().any(|c| *c > 2 || dry_used & 1 << c == 0);
+    let mut all = vec![plan("stay out", Kind::Stay, &[], false)];
+    // The lap under way counts as "now"; on the last lap nobody boxes.
+    if left >= 2 {
+        for &c in &fitting {
+            let name = format!("box now for {}", compound_of(c).name());
+            all.push(plan(&name, Kind::BoxNow, &[(next, c)], false));
+        }
+    }
+    if !owing && start.level == 0 {
+        all.push(plan("stay out to the flag", Kind::Schedule, &[], true));
+    }
+    for wait in [1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 30, 36] {
+        if next + wait >= laps - 1 {
+            break;
+        }
+        for &c in &fitting {
+            let name = format!("box on lap {} for {}", next + wait, compound_of(c).name());
+            all.push(plan(&name, Kind::BoxLater, &[(next + wait, c)], false));
+        }
+    }
+    if start.level == 0 {
+        all.extend(schedules(next, laps, &fitting, legal));
+    }
+    all.truncate(MAX_CANDIDATES);
+    all
+}
+
+/// One, two and three stops at even distances, later stints on tyres that last no less than the ones before.
+fn schedules(
+    next: i32,
+    laps: i32,
+    fitting: &[u8],
+    legal: impl Fn(&[u8]) -> bool,
+) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let words = ["one stop", "two stops", "three stops"];
+    for stops in 1..=3_i32 {
+        let stint = (laps - next + 1) / (stops + 1);
+        if stint < SHORTEST_STINT {
+            break;
+        }
+        let mut choices: Vec<Vec<u8>> = vec![Vec::new()];
+        for _ in 0..stops {
+            choices = choices
+                .iter()
+                .flat_map(|taken| {
+                    fitting
+                        .iter()
+                        .map(move |c| [taken.as_slice(), &[*c]].concat())
+                })
+                .filter(|taken| taken.is_sorted() || taken.iter().rev().is_sorted())
+                .collect();
+        }
+        for taken in choices.iter().filter(|t| legal(t)) {
+            let at: Vec<(i32, u8)> = (1..)
+                .zip(taken)
+                .map(|(i, c)| (next - 1 + i * stint, *c))
+                .collect();
+            let list: Vec<String> = at
+                .iter()
+                .map(|(lap, c)| format!("{} on lap {lap}", compound_of(*c).name()))
+                .collect();
+            let name = format!("{}: {}", words[stops as usize - 1], list.join(", "));
+            found.push(plan(&name, Kind::Schedule, &at, true));
+        }
+    }
+    found
+}
+
+fn plan(name: &str, kind: Kind, stops: &[(i32, u8)], only: bool) -> Candidate {
+    let mut plan = Plan {
+        count: stops.len() as i32,
+        // A stop that is to come may come early under a safety car.
+        reactive: i32::from(kind != Kind::BoxNow),
+        only: i32::from(only),
+        ..Plan::default()
+    };
+    for (slot, (lap, compound)) in plan.stops.iter_mut().zip(stops) {
+        *slot = Stop {
+            lap: *lap,
+            compound: i32::from(*compound),
+        };
+    }
+    Candidate {
+        name: name.to_owned(),
+        kind,
+        stops: stops
+            .iter()
+            .map(|(lap, c)| (*lap, compound_of(*c).name()))
+            .collect(),
+        plan,
+    }
+}
+
+fn run(
+    problem: &Problem,
+    candidate: &Candidate,
+    question: Question,
+    races: u32,
+) -> Result<Run, PlannerError> {
+    let mut problem = problem.clone();
+    let car = question.car;
+    problem.cars[car].plan = candidate.plan;
+    let count = problem.count as usize;
+    let mut keys = vec![0; races as usize * count];
+    simulate(&problem, question.seed, 0, &mut keys).map_err(ModelError::from)?;
+    let from = problem.cars[car].time_ms;
+    let (position, time_ms) = keys
+        .chunks(count)
+        .map(|race| {
+            // Every car has one key in each race.
+            let place = race
+                .iter()
+                .position(|k| car_of(*k) == car)
+                .unwrap_or(count - 1);
+            let t = time_ms(race[place]);
+            (place as u8 + 1, (t < OUT_MS).then_some(t - from))
+        })
+        .unzip();
+    Ok(Run { position, time_ms })
+}
+
+/// What plans are ranked by: the mean position; of equals the quicker (a place is worth more than any time).
+fn value(run: &Run) -> f64 {
+    let n = run.position.len() as f64;
+    let position = run.position.iter().map(|p| f64::from(*p)).sum::<f64>() / n;
+    let times: Vec<f64> = run
+        .time_ms
+        .iter()
+        .flatten()
+        .map(|t| f64::from(*t))
+        .collect();
+    let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
+    position + mean * 1e-9
+}
+
+fn spread(values: &mut [f64]) -> Spread {
+    if values.is_empty() {
+        return Spread::default();
+    }
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    Spread {
+        p10: at(0.1),
+        mean: values.iter().sum::<f64>() / values.len() as f64,
+        p90: at(0.9),
+    }
+}
+
+fn outlook(run: &Run, candidate: Candidate, now: usize, cars: usize) -> Outlook {
+    let n = run.position.len() as f64;
+    let share = |f: &dyn Fn(usize) -> bool| {
+        run.position.iter().filter(|p| f(usize::from(**p))).count() as f64 / n
+    };
+    let mut positions: Vec<f64> = run.position.iter().map(|p| f64::from(*p)).collect();
+    let mut times: Vec<f64> = run
+        .time_ms
+        .iter()
+        .flatten()
+        .map(|t| f64::from(*t) / 1000.0)
+        .collect();
+    Outlook {
+        candidate,
+        races: run.position.len() as u32,
+        probability: (1..=cars).map(|place| share(&|p| p == place)).collect(),
+        win: share(&|p| p == 1),
+        podium: share(&|p| p <= 3),
+        points: share(&|p| p <= 10),
+        gain: share(&|p| p < now),
+        lose: share(&|p| p > now),
+        out: 1.0 - times.len() as f64 / n,
+        position: spread(&mut positions),
+        time_s: spread(&mut times),
+    }
+}
+
+fn difference(a: &Run, b: &Run) -> Difference {
+    let n = a.position.len().min(b.position.len()) as f64;
+    let gained = || {
+        a.position
+            .iter()
+            .zip(&b.position)
+            .map(|(a, b)| f64::from(*b) - f64::from(*a))
+    };
+    let places = gained().sum::<f64>() / n;
+    let variance = gained().map(|d| (d - places) * (d - places)).sum::<f64>() / n;
+    let both: Vec<f64> = a
+        .time_ms
+        .iter()
+        .zip(&b.time_ms)
+        .filter_map(|(a, b)| Some(f64::from((*b)? - (*a)?) / 1000.0))
+        .collect();
+    Difference {
+        places,
+        error: (variance / n).sqrt(),
+        better: gained().filter(|d| *d > 0.0).count() as f64 / n,
+        worse: gained().filter(|d| *d < 0.0).count() as f64 / n,
+        seconds: both.iter().sum::<f64>() / both.len().max(1) as f64,
+    }
+}
+
+/// From the first round: over which in-laps the best compound's stop is within [`AS_GOOD`] of its best.
+fn window(first: &[(f64, Candidate)]) -> Option<Window> {
+    let stops = || {
+        first
+            .iter()
+            .filter(|(_, c)| matches!(c.kind, Kind::BoxNow | Kind::BoxLater) && c.plan.count == 1)
+            .map(|(v, c)| (*v, c.plan.stops[0]))
+    };
+    let (best_value, best) = stops().min_by(|a, b| a.0.total_cmp(&b.0))?;
+    let mut good: Vec<i32> = stops()
+        .filter(|(v, s)| s.compound == best.compound && *v <= best_value + AS_GOOD)
+        .map(|(_, s)| s.lap)
+        .collect();
+    good.sort_unstable();
+    Some(Window {
+        compound: compound_of(best.compound as u8).name(),
+        opens: *good.first()?,
+        closes: *good.last()?,
+        best: best.lap,
+    })
+}
+
+fn reason(
+    best: &Outlook,
+    against: Option<&(String, Difference)>,
+    now: usize,
+    window: Option<Window>,
+) -> String {
+    let mut text = format!(
+        "{}: P{:.1} on average (P{:.0} to P{:.0} in eight races of ten), up from P{now} in {:.0} %, down in {:.0} %",
+        best.candidate.name,
+        best.position.mean,
+        best.position.p10,
+        best.position.p90,
+        100.0 * best.gain,
+        100.0 * best.lose,
+    );
+    if let Some((name, d)) = against {
+        let by = if d.places > 2.0 * d.error {
+            format!("gains {:.2} places", d.places)
+        } else {
+            format!(
+                "no telling apart ({:+.2} ± {:.2} places)",
+                d.places, d.error
+            )
+        };
+        text += &format!(
+            ". Against \"{name}\": {by}, {:+.1} s; better in {:.0} % of the same races, worse in {:.0} %",
+            d.seconds,
+            100.0 * d.better,
+            100.0 * d.worse,
+        );
+    }
+    if let Some(w) = window {
+        text += &format!(
+            ". Window for {}: laps {} to {}, best {}",
+            w.compound, w.opens, w.closes, w.best
+        );
+    }
+    text
+}
