@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod analytics;
 mod bench;
 #[cfg(feature = "demo")]
 mod broker;
@@ -15,6 +16,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod environment;
 mod evaluate;
 mod journal;
 mod replay;
@@ -51,6 +53,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Judge predictions on published seasons, beside plain baselines; write features for training.
     Evaluate(evaluate::Args),
+    /// What the laps say about the drivers.
+    Analytics(analytics::Args),
+    /// Simulated races for training the pit network, over standard input and output.
+    Environment(environment::Args),
     /// Measure, each figure beside a baseline from the same run.
     Bench(bench::Args),
     /// Write a completion script for a shell.
@@ -73,6 +79,8 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Analytics(args) => analytics::run(&args),
+        Command::Environment(args) => environment::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -27,6 +27,7 @@
 pub mod features;
 pub mod lap;
 pub mod pit;
+pub mod pit_cases;
 pub mod pit_scores;
 pub mod race;
 pub mod strategy;

@@ -155,3 +155,133 @@ impl Collector {
         writer.finish(serde_json::json!({ "races": self.races }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::LapRow;
+    use crate::race::Compound;
+
+    /// A race of `cars` cars over `laps` laps; each boxes at the end of the lap that `stop` says.
+    fn race(cars: u8, laps: u16, stop: impl Fn(u8) -> u16) -> RaceData {
+        let mut race = RaceData {
+            season: 2031,
+            round: 1,
+            session_clock: true,
+            ..RaceData::default()
+        };
+        for number in 1..=cars {
+            let mut car = CarData {
+                number,
+                team: format!("team {}", number / 2),
+                grid: Some(number),
+                ..CarData::default()
+            };
+            let mut end = 3600.0 + f64::from(number);
+            for lap in 1..=laps {
+                let (in_lap, out_lap) = (lap == stop(number), lap == stop(number) + 1);
+                let age = if lap > stop(number) {
+                    lap - stop(number)
+                } else {
+                    lap
+                };
+                let time = 90.0
+                    + 0.05 * f64::from(age)
+                    + 0.02 * f64::from(number)
+                    + if out_lap { 20.0 } else { 0.0 };
+                end += time;
+                car.laps.push(LapRow {
+                    number,
+                    lap,
+                    time_s: Some(time),
+                    end_s: Some(end),
+                    compound: if lap > stop(number) {
+                        Compound::Hard
+                    } else {
+                        Compound::Medium
+                    },
+                    tyre_age: Some(age),
+                    is_in: in_lap,
+                    is_out: out_lap,
+                    statuses: TrackStatus::Clear.bit(),
+                    clear: true,
+                    stint: Some(1 + u8::from(lap > stop(number))),
+                    ..LapRow::default()
+                });
+            }
+            race.cars.push(car);
+        }
+        race
+    }
+
+    fn rows(race: &RaceData) -> Vec<(u8, u16, [u32; FEATURES])> {
+        let samples = samples(race, &Floor::shipped());
+        samples
+            .iter()
+            .map(|s| (s.car, s.lap, s.features.map(f32::to_bits)))
+            .collect()
+    }
+
+    #[test]
+    fn the_truth_by_hand() {
+        let race = race(4, 50, |n| 20 + u16::from(n));
+        let samples = samples(&race, &Floor::shipped());
+        let of = |car: u8, lap: u16| samples.iter().find(|s| s.car == car && s.lap == lap);
+        let before = of(2, 20).unwrap();
+        assert_eq!(
+            (before.laps_to_stop, before.laps_seen, before.next_compound),
+            (Some(2), 2, Some(2))
+        );
+        assert!(before.graded && before.stops_within(2) && !before.stops_within(1));
+        assert!(of(2, 22).is_none(), "in the pit lane nothing is asked");
+        let after = of(2, 30).unwrap();
+        assert_eq!(
+            (after.laps_to_stop, after.laps_seen, after.stint_start),
+            (None, 20, 23)
+        );
+    }
+
+    /// The property that matters: whatever is changed after a moment, what was said until then stays the same.
+    #[test]
+    fn the_future_changes_no_row() {
+        let original = race(6, 40, |n| 15 + 2 * u16::from(n));
+        let all = rows(&original);
+        for cut in [5_u16, 16, 22, 30] {
+            let mut other = original.clone();
+            // From the moment car 1 ends that lap, everything is different.
+            let moment = original.cars[0].laps[usize::from(cut) - 1].end_s.unwrap();
+            for lap in other.cars.iter_mut().flat_map(|c| &mut c.laps) {
+                if lap.end_s.unwrap() > moment {
+                    lap.end_s = lap.end_s.map(|t| t + 7.0);
+                    lap.time_s = lap.time_s.map(|t| t + 3.0);
+                    lap.is_in = !lap.is_in;
+                    lap.compound = Compound::Soft;
+                    lap.tyre_age = Some(3);
+                }
+            }
+            let known = |row: &&(u8, u16, [u32; FEATURES])| {
+                let car = &original.cars[usize::from(row.0) - 1];
+                car.laps[usize::from(row.1) - 1].end_s.unwrap() <= moment
+            };
+            let changed = rows(&other);
+            let before: Vec<_> = all.iter().filter(known).collect();
+            let after: Vec<_> = changed.iter().filter(known).collect();
+            assert!(before.len() > 4 * usize::from(cut - 1), "{}", before.len());
+            assert_eq!(before, after, "cut at lap {cut}");
+        }
+    }
+
+    #[test]
+    fn every_column_is_filled_or_not_known() {
+        let race = race(6, 40, |n| 15 + 2 * u16::from(n));
+        let samples = samples(&race, &Floor::shipped());
+        for (column, name) in NAMES.iter().enumerate() {
+            let known = samples
+                .iter()
+                .filter(|s| s.features[column].is_finite())
+                .count();
+            let weather = matches!(*name, "track_c" | "other_kind_faster_share");
+            assert_eq!(known == 0, weather, "{name}");
+        }
+    }
+}

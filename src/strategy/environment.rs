@@ -18,6 +18,8 @@ use crate::compute::race_monte_carlo::{OUT_MS, Problem, Race, owes};
 pub const PLACE_S: f32 = 2.0;
 /// What breaking the two-compound rule costs (s).
 pub const RULE_S: f32 = 60.0;
+/// What the network's values are told in (s): it learns rewards over this.
+pub const SCALE_S: f32 = 20.0;
 /// Cars of a race.
 const CARS: u8 = 20;
 /// Races that begin on a wet track, of 256.

@@ -16,6 +16,11 @@ use crate::compute::race_monte_carlo::{
 
 /// The race numbers that plans are chosen on start here, far from those they are judged on.
 const CHOSEN_ON: u32 = 1_000_000;
+/// Races on which all plans are tried, and those of the best of them and of the network.
+const FIRST_LOOK: u32 = 16;
+const SECOND_LOOK: u32 = 48;
+/// Plans of the second look.
+const FINALISTS: usize = 16;
 /// Laps between two neighbouring in-laps of the plans in hindsight: with one stop, with two.
 const STEP: [usize; 2] = [2, 5];
 /// Shortest stint (laps).
@@ -106,22 +111,29 @@ impl Case {
         values: &mut Values<'_>,
     ) -> Result<Regret, WrongProblem> {
         let mut plans = plans(&self.problem, self.car);
-        plans.push(self.driven);
-        plans.push(self.fixed);
+        plans.extend([self.driven, self.fixed]);
         let n = plans.len();
         let mut judged: Vec<Outcomes> = Vec::with_capacity(n + 1);
-        let mut best: (f64, usize) = (f64::INFINITY, 0);
+        let mut tried: Vec<(f64, usize)> = Vec::with_capacity(n);
         for (at, plan) in plans.iter().enumerate() {
             judged.push(self.follow(plan, seed, 0, races)?);
-            let mean = mean(&self.follow(plan, seed, CHOSEN_ON, races)?);
-            if at + 2 < n && mean < best.0 {
+            if at + 2 < n {
+                let outcomes = self.follow(plan, seed, CHOSEN_ON, FIRST_LOOK)?;
+                tried.push((mean(&outcomes), at));
+            }
+        }
+        tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut best = (f64::INFINITY, 0);
+        for (_, at) in tried.into_iter().take(FINALISTS) {
+            let outcomes = self.follow(&plans[at], seed, CHOSEN_ON + FIRST_LOOK, SECOND_LOOK)?;
+            let mean = mean(&outcomes);
+            if mean < best.0 {
                 best = (mean, at);
             }
         }
-        let network = self.policy(seed, 0, races, values)?;
-        let before = mean(&self.policy(seed, CHOSEN_ON, races, values)?);
-        let follows = before < best.0;
-        judged.push(network);
+        judged.push(self.policy(seed, 0, races, values)?);
+        let by_network = self.policy(seed, CHOSEN_ON + FIRST_LOOK, SECOND_LOOK, values)?;
+        let follows = mean(&by_network) < best.0;
         let both = if follows { n } else { best.1 };
         let mut regret = Regret {
             followed: u32::from(follows),

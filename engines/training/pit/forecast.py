@@ -33,7 +33,7 @@ class Member(nn.Module):
 
 
 class Forecast(nn.Module):
-    """features (n, 64), missing as -1000 -> hazard of each lap (n, 30), compound (n, 5)."""
+    """features (n, 72), missing as -1000 -> hazard of each lap (n, 30), compound (n, 5)."""
 
     def __init__(self, mean, std):
         super().__init__()
@@ -97,7 +97,7 @@ def train(member, x, target, seen, compound, weight, epochs, seed):
             loss = nn.functional.binary_cross_entropy_with_logits(hazard, target[i], reduction="none")
             loss = (loss * seen[i] * lap_weight).sum() / len(i)
             other = nn.functional.cross_entropy(said, compound[i], reduction="none", ignore_index=-1)
-            loss = loss + 0.3 * (other * weight[i]).mean()
+            loss = loss + 0.6 * (other * weight[i]).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -147,7 +147,8 @@ def main():
     old, new = past & graded, ~past & graded
     yes, _ = best_threshold(within_2(blind[old]), y[old])
     with torch.no_grad():
-        hazard, compound = (t.numpy() for t in model(torch.from_numpy(x)))
+        parts = [model(torch.from_numpy(part)) for part in np.array_split(x, 16)]
+        hazard, compound = (torch.cat(t).numpy() for t in zip(*parts))
     report = {"yes": yes, "blind_2018_2023": figures(within_2(blind[old]), y[old], yes),
               "2024": figures(within_2(hazard[new]), y[new], yes)}
     taken = ~past & (stop == 1) & (meta["next_compound"] >= 0)

@@ -1,6 +1,6 @@
 """The pit network's policy: a double DQN in trackside's own race model.
 
-Asks and answers go through the standard streams of `trackside environment` (src/strategy/environment.rs):
+Asks and answers go through the standard streams of `trackside environment` (src/cli/environment.rs):
 
     little-endian u32 n, then n records of slot u32, reward f32, over u32, legal u32, state 32 x f32
     answer: n bytes, one action each (any byte where the race is over)

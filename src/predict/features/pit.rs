@@ -7,7 +7,7 @@
 //! **Invariant:** pure, and from the view alone: a row says nothing that the view did not know.
 
 use crate::predict::distance::Distance;
-use crate::predict::floor::compound_index;
+use crate::predict::floor::{COMPOUNDS, compound_index};
 use crate::predict::laptime::median;
 use crate::predict::view::{CarView, LapView, View, is_wet};
 use crate::race::TrackStatus;
@@ -16,7 +16,7 @@ use crate::record::Time;
 /// Version of the definition: a model trained on another is refused.
 pub const VERSION: u32 = 1;
 /// Numbers in a row.
-pub const FEATURES: usize = 64;
+pub const FEATURES: usize = 72;
 
 /// Names of the columns. Laps unless the name says otherwise: `_share` 0–1, `_s` seconds, `_c` °C,
 /// `is_` 0 or 1, `n_` cars.
@@ -85,6 +85,14 @@ pub const NAMES: [&str; FEATURES] = [
     "last_stop_lap",
     "n_running",
     "lap",
+    "is_soft_used",
+    "is_medium_used",
+    "is_hard_used",
+    "fitted_soft_share",
+    "fitted_medium_share",
+    "fitted_hard_share",
+    "fitted_intermediate_share",
+    "fitted_wet_share",
 ];
 
 /// A car that has not crossed the line for so long is out of the field (s).
@@ -133,6 +141,7 @@ pub fn row(view: &View, car: &CarView, distance: &Distance) -> Option<[f32; FEAT
     row.field(car, last, age, &others, now);
     row.neighbours(view, car, last, distance, &others);
     row.weather(view, car, last, &others);
+    row.compounds(car, &others);
     Some(row.finish())
 }
 
@@ -386,6 +395,24 @@ impl Row {
         self.put("last_stop_lap", stop.map_or(0.0, |l| f64::from(l.number)));
         self.put("n_running", others.len() as f64 + 1.0);
         self.put("lap", f64::from(last.number));
+    }
+
+    /// What this car has raced on, and what the others have fitted so far in this race (share of their stops).
+    fn compounds(&mut self, car: &CarView, others: &[Other<'_>]) {
+        let used = car.compounds_used();
+        for (name, compound) in NAMES[64..67].iter().zip(COMPOUNDS) {
+            self.is(name, used.contains(&compound));
+        }
+        let mut fitted = [0.0_f64; 5];
+        for pair in others.iter().flat_map(|o| o.car.laps.windows(2)) {
+            if let (true, Some(k)) = (pair[0].is_in, compound_index(pair[1].compound)) {
+                fitted[k] += 1.0;
+            }
+        }
+        let all = fitted.iter().sum::<f64>().max(1.0);
+        for (name, n) in NAMES[67..].iter().zip(fitted) {
+            self.put(name, n / all);
+        }
     }
 }
 
