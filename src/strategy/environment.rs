@@ -282,3 +282,90 @@ pub fn at_start(problem: &Problem) -> Race {
     }
     race
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pays of all finished cars when every question is answered by `choose`.
+    fn play(rounds: usize, choose: impl Fn(&Question) -> u8) -> (Vec<Question>, Vec<f32>) {
+        let problems = problems(&Parameters::shipped(), 8, 3).unwrap();
+        let mut environment = Environment::new(&problems, 4, 3);
+        let (mut all, mut pays) = (Vec::new(), std::collections::BTreeMap::new());
+        let mut finished = Vec::new();
+        for _ in 0..rounds {
+            let questions = environment.questions();
+            assert!(!questions.is_empty());
+            for q in &questions {
+                *pays.entry(q.slot).or_insert(0.0) += q.reward;
+                if q.over {
+                    finished.push(pays.remove(&q.slot).unwrap_or(0.0));
+                } else {
+                    assert!(q.legal & 1 != 0 && q.state.iter().all(|v| v.is_finite()));
+                }
+            }
+            let actions: Vec<u8> = questions.iter().map(&choose).collect();
+            environment.answer(&questions, &actions);
+            all.extend(questions);
+        }
+        (all, finished)
+    }
+
+    #[test]
+    fn the_same_answers_bring_the_same_questions() {
+        let one_stop = |q: &Question| u8::from(q.state[2] > 0.7) * 3;
+        assert_eq!(play(60, one_stop), play(60, one_stop));
+    }
+
+    #[test]
+    fn who_never_stops_pays_for_the_rule() {
+        let stay = play(400, |_| 0).1;
+        let stop = play(400, |q| {
+            if q.state[14] > 0.0 && q.state[1] < 0.5 {
+                3
+            } else {
+                0
+            }
+        })
+        .1;
+        let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
+        assert!(stay.len() > 10 && stop.len() > 10);
+        assert!(
+            mean(&stay) < mean(&stop) - 15.0,
+            "{} {}",
+            mean(&stay),
+            mean(&stop)
+        );
+    }
+
+    #[test]
+    fn a_commitment_is_kept_until_something_changes() {
+        let asked = |action: u8| {
+            let (all, _) = play(300, |q| {
+                if q.legal >> action & 1 != 0 {
+                    action
+                } else {
+                    0
+                }
+            });
+            all.iter().filter(|q| !q.over).count()
+        };
+        // In as many rounds, who decides for ten laps at a time sees several times more laps: more races end.
+        let ends = |action: u8| {
+            let (all, _) = play(300, |q| {
+                if q.legal >> action & 1 != 0 {
+                    action
+                } else {
+                    0
+                }
+            });
+            all.iter().filter(|q| q.over).count()
+        };
+        assert!(
+            asked(9) > 0 && ends(9) > 2 * ends(0).max(1),
+            "{} {}",
+            ends(9),
+            ends(0)
+        );
+    }
+}

@@ -186,3 +186,55 @@ impl<'a> Field<'a> {
         s[30] = pace as f32 / n / 1000.0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::example_problem;
+
+    #[test]
+    fn the_state_by_hand_and_what_is_legal_on_the_grid() {
+        let problem = example_problem();
+        let simulation = Simulation::new(&problem, 1, 0).unwrap();
+        let race = Race::of(&problem);
+        let s = state(&simulation, 1, &race);
+        let laps = problem.laps as f32;
+        assert_eq!((s[0], s[1], s[2]), (laps / 50.0, 1.0, 0.0));
+        // Second on the grid starts on mediums, owes a compound, has one car ahead.
+        assert_eq!(
+            (s[3], s[4], s[14], s[23], s[31]),
+            (0.0, 1.0, 1.0, 0.05, 0.0)
+        );
+        assert!(s.iter().all(|v| v.is_finite() && v.abs() < 10.0), "{s:?}");
+        // Stay, box for three dry compounds, and commit for 2 to 10 laps; no wet tyres on a dry track.
+        assert_eq!(legal(&simulation, 1, &race), 0b11_1100_1111);
+        let red = Race {
+            status: Status::Red as i32,
+            ..race
+        };
+        assert_eq!(legal(&simulation, 1, &red) & 0b11_1110, 0);
+    }
+
+    #[test]
+    fn on_the_last_lap_one_stays_out() {
+        let problem = example_problem();
+        let mut simulation = Simulation::new(&problem, 1, 0).unwrap();
+        while simulation.next_lap() < problem.laps {
+            simulation.step(|_, _| Decision::Plan);
+        }
+        let upcoming = simulation.upcoming();
+        assert_eq!(legal(&simulation, 0, &upcoming), 1);
+    }
+
+    #[test]
+    fn names_and_meanings_go_together() {
+        for (action, name) in ACTION_NAMES.iter().enumerate() {
+            let (decision, laps) = meaning(action);
+            assert_eq!(
+                name.starts_with("box"),
+                matches!(decision, Decision::Box(_))
+            );
+            assert!(laps == 1 || name.contains(&laps.to_string()), "{name}");
+        }
+    }
+}

@@ -62,8 +62,8 @@ class Memory:
 
 def main():
     args = argparse.ArgumentParser()
-    args.add_argument("--trackside", nargs="+", required=True, help="command that runs the environment")
-    args.add_argument("--minutes", type=float, default=12.0)
+    args.add_argument("--trackside", nargs=argparse.REMAINDER, required=True, help="last: the command that runs the environment")
+    args.add_argument("--minutes", type=float, default=14.0)
     args.add_argument("--steps", type=int, default=40_000, help="most gradient steps")
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--out", default="policy.pt")
