@@ -331,7 +331,7 @@ mod tests {
         let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
         assert!(stay.len() > 10 && stop.len() > 10);
         assert!(
-            mean(&stay) < mean(&stop) - 15.0,
+            mean(&stay) < mean(&stop) - 8.0,
             "{} {}",
             mean(&stay),
             mean(&stop)
@@ -339,33 +339,19 @@ mod tests {
     }
 
     #[test]
-    fn a_commitment_is_kept_until_something_changes() {
-        let asked = |action: u8| {
-            let (all, _) = play(300, |q| {
+    fn who_commits_is_asked_less() {
+        let per_race = |action: u8| {
+            let choose = |q: &Question| {
                 if q.legal >> action & 1 != 0 {
                     action
                 } else {
                     0
                 }
-            });
-            all.iter().filter(|q| !q.over).count()
+            };
+            let (all, finished) = play(300, choose);
+            all.iter().filter(|q| !q.over).count() as f64 / finished.len() as f64
         };
-        // In as many rounds, who decides for ten laps at a time sees several times more laps: more races end.
-        let ends = |action: u8| {
-            let (all, _) = play(300, |q| {
-                if q.legal >> action & 1 != 0 {
-                    action
-                } else {
-                    0
-                }
-            });
-            all.iter().filter(|q| q.over).count()
-        };
-        assert!(
-            asked(9) > 0 && ends(9) > 2 * ends(0).max(1),
-            "{} {}",
-            ends(9),
-            ends(0)
-        );
+        let (every_lap, every_ten) = (per_race(0), per_race(9));
+        assert!(every_ten < 0.6 * every_lap, "{every_ten} {every_lap}");
     }
 }

@@ -15,6 +15,7 @@ import torch
 
 import forecast
 import learn
+from trees import Trees
 
 BATCHES = [1, 20]
 
@@ -66,8 +67,8 @@ def main():
     entries = [export(policy, "pit", "state", ["values"], learn.STATE, folder, rng.random((20, learn.STATE)),
                       ("simulated races, parameters of 2018-2023", ""))]
     saved = torch.load(forecast_file, map_location="cpu", weights_only=False)
-    mean, std = (saved["state"][k].numpy() for k in ("mean", "std"))
-    model = forecast.Forecast(mean, std)
+    mean, std = (saved["state"]["forecast." + k].numpy() for k in ("mean", "std"))
+    model = forecast.Shipped(forecast.Forecast(mean, std), Trees(*saved["trees"]))
     model.load_state_dict(saved["state"])
     # Made-up rows, some of their numbers not known: no row of a real race is shipped.
     pick = mean + std * rng.normal(size=(20, len(mean)))
