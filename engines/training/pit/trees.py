@@ -54,5 +54,5 @@ class Trees(nn.Module):
     def forward(self, x):
         trees = self.side.shape[0]
         holds = (x.index_select(1, self.feature) <= self.threshold).to(x.dtype)
-        agreed = torch.matmul(holds.reshape(-1, trees, 1, self.nodes), self.side).squeeze(2)
+        agreed = torch.matmul(holds.reshape(-1, trees, 1, self.nodes), self.side).reshape(-1, trees, self.side.shape[2])
         return ((agreed > self.lefts - 0.5).to(x.dtype) * self.value).sum((1, 2))
