@@ -28,6 +28,7 @@ pub mod laptime;
 pub mod order;
 pub mod pit;
 pub mod scores;
+pub mod stops;
 pub mod strength;
 pub mod view;
 

@@ -5,6 +5,7 @@
 //! | [`parameters`] | what was fitted on past seasons (`race.toml`) |
 //! | [`model`] | the race model: a [`model::Start`] in seconds into a problem in whole numbers |
 //! | [`pace`] | a car's pace and wear, learnt lap by lap |
+//! | [`opinion`] | what the pit network would do, beside Monte Carlo |
 //! | [`policy`] | what the pit network sees and may do |
 //! | [`environment`] | many races side by side, in which it learns |
 //! | [`regret`] | what a way of stopping loses against hindsight |
@@ -21,6 +22,7 @@ pub mod duel;
 pub mod environment;
 pub mod model;
 pub mod moment;
+pub mod opinion;
 pub mod pace;
 pub mod parameters;
 pub mod planner;
