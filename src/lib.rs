@@ -102,6 +102,12 @@
 //!
 //! *Invariant:* it only reads, and a walk shows at each step only what was known by then.
 //!
+//! ## [`analytics`]: what the laps say about the drivers
+//!
+//! Pace free of fuel and tyres, consistency, tyre management, sectors, teammates: of a race or of a season.
+//!
+//! *Invariant:* pure; what was not measured is `None`, never 0.
+//!
 //! ## `ingest`: how records come in
 //!
 //! MQTT, Zenoh, OpenF1's live feed and recordings; decoding, dedupe over redelivery and restart, group
@@ -156,6 +162,7 @@
 //!
 //! *Invariant:* a configuration that exists is valid; only `cli` prints.
 
+pub mod analytics;
 pub mod api;
 pub mod cli;
 pub mod compute;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod analytics;
 mod bench;
 #[cfg(feature = "demo")]
 mod broker;
@@ -14,6 +15,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod environment;
 mod evaluate;
 mod journal;
 mod replay;
@@ -51,6 +53,10 @@ enum Command {
     Config(config::Args),
     /// Say what this machine has, what is wrong and what to do about it.
     Doctor(doctor::Args),
+    /// What the laps say about the drivers.
+    Analytics(analytics::Args),
+    /// Simulated races for training the pit network, over standard input and output.
+    Environment(environment::Args),
     /// Measure, each figure beside a baseline from the same run.
     Bench(bench::Args),
     /// Judge the models on published seasons, each figure beside its baselines.
@@ -74,8 +80,10 @@ pub fn main() -> ExitCode {
         Command::Journal(args) => journal::run(args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Bench(args) => bench::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Analytics(args) => analytics::run(&args),
+        Command::Environment(args) => environment::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trackside", &mut script);

@@ -7,12 +7,15 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
 use crate::cli::say::say;
+use crate::engines::Chosen;
+use crate::inference;
 use crate::ingest::recording;
 use crate::race::Race;
 use crate::record::decode;
 use crate::strategy::duel::{Rival, Terms, board};
 use crate::strategy::model::Start;
 use crate::strategy::moment::Moment;
+use crate::strategy::opinion::{PIT, Policy};
 use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Advice, Kind, Outlook, Question, advise};
 use crate::strategy::rejoin::{Rejoin, rejoins};
@@ -49,6 +52,9 @@ pub struct Args {
     /// Write everything as JSON, on one line.
     #[arg(long)]
     json: bool,
+    /// Folder of the models, for the network's second opinion, or `none`.
+    #[arg(long, value_name = "DIR|none", default_value = "")]
+    engines: Chosen,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -75,6 +81,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         seed: args.seed,
     };
     let advice = advise(&start, &parameters, question)?;
+    let network = policy(&args.engines)?;
+    let network = match &network {
+        Some(policy) => Some(policy.opinion(&start, &parameters, car, Some(&advice))?),
+        None => None,
+    };
     let compound = advice
         .plans
         .iter()
@@ -107,7 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 "status": format!("{:?}", start.status).to_lowercase(), "wetness": start.level,
                 "compound": compound_of(entrant.compound).name(), "tyre_age": entrant.age,
                 "pace_s": entrant.pace_s, "pace_spread_s": entrant.pace_spread_s, "wear": entrant.wear,
-                "advice": advice, "rejoin": rejoins, "rivals": threats.collect::<Vec<_>>(),
+                "advice": advice, "network": network, "rejoin": rejoins, "rivals": threats.collect::<Vec<_>>(),
             })
         );
         return Ok(());
@@ -131,7 +142,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     tell_rejoins(&rejoins, named);
     tell_rivals(&rivals, named);
     say!("\n{}.", advice.reason);
+    if let Some(opinion) = network {
+        say!("{}: {}.", opinion.model, opinion.reason);
+    }
     Ok(())
+}
+
+/// The pit network, where there is one.
+fn policy(engines: &Chosen) -> anyhow::Result<Option<Policy>> {
+    let Some(folder) = engines.folder() else {
+        return Ok(None);
+    };
+    let manifest = inference::Manifest::read(&folder)?;
+    if !manifest.models.iter().any(|m| m.name == PIT) {
+        return Ok(None);
+    }
+    Ok(Some(Policy::new(inference::load(&folder, PIT)?.into())?))
 }
 
 /// Folds a recording until the driver has completed that lap.

@@ -16,6 +16,7 @@
 //! | [`moment`] | a race at a lap, where the race model starts from |
 //! | [`features`] | arrays for training: `.npy` and `schema.json` |
 //! | [`laptime`] | rows for the model of that name, and what they should have predicted |
+//! | [`pit`] | rows for the model of that name, and when each car really stopped |
 //!
 //! Tables are dirty and change from season to season: a column or a file that is not there is a value that
 //! is not known; a cell that cannot be read is named ([`Faults`]: file, line, column, value), counted, and
@@ -31,6 +32,9 @@ pub mod lap;
 pub mod laptime;
 pub mod moment;
 pub mod outcome;
+pub mod pit;
+pub mod pit_cases;
+pub mod pit_scores;
 pub mod race;
 pub mod strategy;
 pub mod table;

@@ -30,6 +30,7 @@ pub mod models;
 pub mod order;
 pub mod pit;
 pub mod scores;
+pub mod stops;
 pub mod strength;
 pub mod view;
 

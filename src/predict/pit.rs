@@ -33,7 +33,7 @@ const FADE: usize = 4;
 /// Laps within which a car that has not crossed the line is out of the field (s).
 const SILENT_S: f64 = 200.0;
 /// Below this, the in-lap of a stop that is unlikely to come is not worth a word.
-const RARE: f64 = 0.02;
+pub(super) const RARE: f64 = 0.02;
 
 /// What is known about a car's stops at the end of a lap.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +113,7 @@ pub fn predict(view: &View, car: &CarView, distance: &Distance, floor: &Floor) -
 }
 
 /// A probability as it is published.
-fn share(p: f64) -> f64 {
+pub(super) fn share(p: f64) -> f64 {
     (p * 1e4).round() / 1e4
 }
 

@@ -132,6 +132,31 @@ impl<'a> Simulation<'a> {
         self.next
     }
 
+    /// What the races start from.
+    pub const fn problem(&self) -> &'a Problem {
+        self.problem
+    }
+
+    /// What holds on the lap under way, the next that [`Simulation::step`] drives: a safety car that comes out on it is
+    /// known before its end, when one may box.
+    pub fn upcoming(&self) -> Race {
+        let mut race = self.race;
+        let n = self.next;
+        let roll = philox([self.number, n as u32, 0, Purpose::Race as u32], self.seed);
+        race.next_lap(self.problem, n, roll);
+        race
+    }
+
+    /// The same race up to here; from here on with the luck of another number.
+    #[must_use]
+    pub fn with_luck(&self, seed: u64, number: u32) -> Simulation<'a> {
+        Simulation {
+            seed,
+            number,
+            ..self.clone()
+        }
+    }
+
     /// Whether the last lap is done.
     pub const fn is_over(&self) -> bool {
         self.next > self.problem.last

@@ -11,6 +11,7 @@ use crate::dataset::Dataset;
 use crate::engines::Chosen;
 
 mod laptime;
+mod pit;
 
 /// Judge the models on published seasons, each figure beside its baselines.
 #[derive(clap::Args)]
@@ -23,6 +24,8 @@ pub struct Args {
 enum What {
     /// The next clean lap, and the lap in progress once a sector is in.
     Laptime(Common),
+    /// The next stop, and what a policy loses against hindsight.
+    Pit(pit::Args),
 }
 
 /// What every evaluation takes.
@@ -49,6 +52,7 @@ pub struct Common {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Laptime(common) => laptime::run(common),
+        What::Pit(args) => pit::run(args),
     }
 }
 

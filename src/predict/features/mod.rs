@@ -6,3 +6,4 @@
 
 pub mod laptime;
 pub mod outcome;
+pub mod pit;

@@ -1,0 +1,382 @@
+//! What the laps of one race say about each driver.
+//!
+//! A clean lap is taken apart, over the whole field at once, by least squares:
+//!
+//! ```text
+//! t(i, n) = pace(i) + fuel·n + offset(compound) + wear(compound)·age + ε
+//! ```
+//!
+//! `pace` is then free of fuel and tyres: what is left of a driver in his car. Laps more than [`SLOW`] over the
+//! driver's median are left out (traffic jams, mistakes), and so is who has fewer than [`FEW_LAPS`].
+//!
+//! - **Pace** (s a lap): against the field's median driver; below 0 is quicker.
+//! - **Consistency** (s): 1.48 × median absolute residual within a stint: what his laps scatter by.
+//! - **Tyres** (s per lap of age): how his residuals grow with age beyond the field's wear; below 0 is kinder.
+//! - **Sectors** (s): his median against that of the field's median driver, over clean laps.
+//! - **Teammate**: difference of pace (s a lap), and laps of the same number on which he was quicker.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::fit::{Regression, median};
+
+/// A lap slower than this many medians of the driver's is no measure of pace.
+pub const SLOW: f64 = 1.05;
+/// Fewest clean laps of a driver who is judged.
+pub const FEW_LAPS: usize = 8;
+/// Fewest clean laps of a stint that tells about its tyres.
+pub const FEW_STINT: usize = 5;
+/// Draws coefficients that little is known about towards 0.
+const RIDGE: f64 = 1e-3;
+/// Pull of the field's wear on one driver's (laps² of age spread, as if seen).
+const WEAR_PRIOR: f64 = 300.0;
+
+/// A clean lap: timed, green, neither in- nor out-lap, not the first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CleanLap {
+    pub number: u16,
+    /// s.
+    pub time_s: f64,
+    pub sectors: [Option<f64>; 3],
+    /// Index of the compound, below 5.
+    pub compound: usize,
+    /// Age of the tyres (laps).
+    pub age: f64,
+    /// Counts up at each stop.
+    pub stint: u8,
+}
+
+/// A driver's race.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    pub number: u8,
+    /// Three letters, or empty.
+    pub driver: String,
+    /// Empty where it is not known.
+    pub team: String,
+    pub laps: Vec<CleanLap>,
+}
+
+/// The figures of one driver.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Driver {
+    pub number: u8,
+    pub driver: String,
+    pub team: String,
+    /// Clean laps.
+    pub laps: usize,
+    /// Against the field's median (s a lap, and % of a lap).
+    pub pace_s: Option<f64>,
+    pub pace_percent: Option<f64>,
+    /// Scatter of his laps (s).
+    pub consistency_s: Option<f64>,
+    /// Wear against the field's (s per lap of age).
+    pub wear_s_per_lap: Option<f64>,
+    /// Against the field's median (s).
+    pub sectors_s: [Option<f64>; 3],
+    pub teammate: Option<Teammate>,
+}
+
+/// Against the teammate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Teammate {
+    pub number: u8,
+    pub driver: String,
+    /// Difference of pace (s a lap): below 0 is quicker.
+    pub pace_s: f64,
+    /// Laps of the same number, both clean, that he won, and how many there were.
+    pub quicker: usize,
+    pub compared: usize,
+}
+
+/// What a race asked of everybody.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Field {
+    /// Change of the lap time with each lap driven (s): fuel burnt, track coming in.
+    pub fuel_s_per_lap: f64,
+    /// Wear (s per lap of age) by compound: soft, medium, hard, intermediate, wet; `None` where not driven.
+    pub wear_s_per_lap: [Option<f64>; 5],
+    /// A typical clean lap (s).
+    pub lap_s: f64,
+}
+
+/// The drivers of a race, quickest first, and the field; `None` where nobody has enough clean laps.
+pub fn drivers(entries: &[Entry]) -> Option<(Field, Vec<Driver>)> {
+    let kept: Vec<Entry> = entries.iter().filter_map(usable).collect();
+    if kept.is_empty() {
+        return None;
+    }
+    let model = Model::fit(&kept);
+    let mut all: Vec<f64> = kept
+        .iter()
+        .flat_map(|e| &e.laps)
+        .map(|l| l.time_s)
+        .collect();
+    let field = Field {
+        fuel_s_per_lap: model.fuel,
+        wear_s_per_lap: std::array::from_fn(|c| model.driven[c].then_some(model.wear[c])),
+        lap_s: median(&mut all)?,
+    };
+    let middle = median(&mut model.pace.clone())?;
+    let sectors = field_sectors(&kept);
+    let mut drivers: Vec<Driver> = kept
+        .iter()
+        .zip(&model.pace)
+        .map(|(entry, pace)| Driver {
+            number: entry.number,
+            driver: entry.driver.clone(),
+            team: entry.team.clone(),
+            laps: entry.laps.len(),
+            pace_s: Some(pace - middle),
+            pace_percent: Some(100.0 * (pace - middle) / field.lap_s),
+            consistency_s: model.consistency(entry, *pace),
+            wear_s_per_lap: model.own_wear(entry, *pace),
+            sectors_s: std::array::from_fn(|s| Some(sector(entry, s)? - sectors[s]?)),
+            teammate: None,
+        })
+        .collect();
+    for at in 0..drivers.len() {
+        drivers[at].teammate = teammate(&kept, &model.pace, at);
+    }
+    drivers.sort_by(|a, b| {
+        a.pace_s
+            .partial_cmp(&b.pace_s)
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
+    Some((field, drivers))
+}
+
+/// The entry without the laps that tell nothing; `None` if too few are left.
+fn usable(entry: &Entry) -> Option<Entry> {
+    let mut times: Vec<f64> = entry.laps.iter().map(|l| l.time_s).collect();
+    let limit = SLOW * median(&mut times)?;
+    let laps: Vec<CleanLap> = entry
+        .laps
+        .iter()
+        .filter(|l| l.time_s <= limit && l.compound < 5)
+        .copied()
+        .collect();
+    (laps.len() >= FEW_LAPS).then(|| Entry {
+        laps,
+        ..entry.clone()
+    })
+}
+
+/// The race taken apart.
+struct Model {
+    pace: Vec<f64>,
+    fuel: f64,
+    offset: [f64; 5],
+    wear: [f64; 5],
+    driven: [bool; 5],
+}
+
+impl Model {
+    fn fit(entries: &[Entry]) -> Model {
+        let n = entries.len();
+        let mut regression = Regression::new(n + 11);
+        let mut driven = [false; 5];
+        let mut sum = (0.0, 0.0, 0.0);
+        for lap in entries.iter().flat_map(|e| &e.laps) {
+            sum = (
+                sum.0 + lap.time_s,
+                sum.1 + f64::from(lap.number),
+                sum.2 + 1.0,
+            );
+        }
+        // About the means, so that the ridge draws nothing but differences.
+        let (level, lap_0) = (sum.0 / sum.2, sum.1 / sum.2);
+        for (i, entry) in entries.iter().enumerate() {
+            for lap in &entry.laps {
+                driven[lap.compound] = true;
+                let row = [
+                    (i, 1.0),
+                    (n, f64::from(lap.number) - lap_0),
+                    (n + 1 + lap.compound, 1.0),
+                    (n + 6 + lap.compound, lap.age),
+                ];
+                regression.add(&row, lap.time_s - level);
+            }
+        }
+        let x = regression.solve(RIDGE);
+        Model {
+            pace: x[..n].iter().map(|p| p + level - x[n] * lap_0).collect(),
+            fuel: x[n],
+            offset: std::array::from_fn(|c| x[n + 1 + c]),
+            wear: std::array::from_fn(|c| x[n + 6 + c]),
+            driven,
+        }
+    }
+
+    fn residual(&self, lap: &CleanLap, pace: f64) -> f64 {
+        let c = lap.compound;
+        let tyre = self.offset[c] + self.wear[c] * lap.age;
+        lap.time_s - pace - self.fuel * f64::from(lap.number) - tyre
+    }
+
+    /// (age, residual) less their means, stint by stint.
+    fn within_stints(&self, entry: &Entry, pace: f64) -> Vec<(f64, f64)> {
+        let mut stints: BTreeMap<u8, Vec<(f64, f64)>> = BTreeMap::new();
+        for lap in &entry.laps {
+            let points = stints.entry(lap.stint).or_default();
+            points.push((lap.age, self.residual(lap, pace)));
+        }
+        let long = stints.into_values().filter(|p| p.len() >= FEW_STINT);
+        long.flat_map(|points| {
+            let n = points.len() as f64;
+            let x = points.iter().map(|p| p.0).sum::<f64>() / n;
+            let y = points.iter().map(|p| p.1).sum::<f64>() / n;
+            points.into_iter().map(move |p| (p.0 - x, p.1 - y))
+        })
+        .collect()
+    }
+
+    fn own_wear(&self, entry: &Entry, pace: f64) -> Option<f64> {
+        let points = self.within_stints(entry, pace);
+        let xx: f64 = points.iter().map(|p| p.0 * p.0).sum();
+        let xy: f64 = points.iter().map(|p| p.0 * p.1).sum();
+        (xx > 0.0).then(|| xy / (xx + WEAR_PRIOR))
+    }
+
+    fn consistency(&self, entry: &Entry, pace: f64) -> Option<f64> {
+        let wear = self.own_wear(entry, pace)?;
+        let points = self.within_stints(entry, pace);
+        let mut off: Vec<f64> = points.iter().map(|p| (p.1 - wear * p.0).abs()).collect();
+        Some(1.4826 * median(&mut off)?)
+    }
+}
+
+fn sector(entry: &Entry, s: usize) -> Option<f64> {
+    let mut times: Vec<f64> = entry.laps.iter().filter_map(|l| l.sectors[s]).collect();
+    median(&mut times)
+}
+
+fn field_sectors(entries: &[Entry]) -> [Option<f64>; 3] {
+    std::array::from_fn(|s| {
+        let mut all: Vec<f64> = entries.iter().filter_map(|e| sector(e, s)).collect();
+        median(&mut all)
+    })
+}
+
+fn teammate(entries: &[Entry], pace: &[f64], at: usize) -> Option<Teammate> {
+    let own = &entries[at];
+    let is_mate = |e: &&(usize, &Entry)| e.0 != at && !own.team.is_empty() && e.1.team == own.team;
+    let (other, mate) = entries.iter().enumerate().find(|e| is_mate(&e))?;
+    let theirs: BTreeMap<u16, f64> = mate.laps.iter().map(|l| (l.number, l.time_s)).collect();
+    let both = own
+        .laps
+        .iter()
+        .filter_map(|l| Some((l.time_s, *theirs.get(&l.number)?)));
+    let both: Vec<(f64, f64)> = both.collect();
+    Some(Teammate {
+        number: mate.number,
+        driver: mate.driver.clone(),
+        pace_s: pace[at] - pace[other],
+        quicker: both.iter().filter(|(a, b)| a < b).count(),
+        compared: both.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A driver whose laps follow the model exactly, but for a zigzag of ± `scatter`.
+    fn entry(number: u8, team: &str, pace: f64, wear: f64, scatter: f64) -> Entry {
+        // Everybody stops on another lap: else wear and fuel could not be told apart.
+        let stop = 15 + 2 * u16::from(number);
+        let laps = (2..42).filter(|n| *n != stop).map(|n| {
+            let second = n > stop;
+            let stint = u8::from(second);
+            let age = f64::from(if second { n - stop } else { n });
+            let (compound, offset, field_wear) = if second {
+                (2, 0.4, 0.02)
+            } else {
+                (1, 0.0, 0.05)
+            };
+            let zigzag = if n % 2 == 0 { scatter } else { -scatter };
+            let time =
+                90.0 + pace - 0.06 * f64::from(n) + offset + (field_wear + wear) * age + zigzag;
+            CleanLap {
+                number: n,
+                time_s: time,
+                sectors: [Some(30.0 + pace), Some(30.0), None],
+                compound,
+                age,
+                stint,
+            }
+        });
+        Entry {
+            number,
+            team: team.to_owned(),
+            laps: laps.collect(),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn pace_is_free_of_fuel_and_tyres() {
+        // The quick one drove the second half only: lighter and on other tyres.
+        let mut quick = entry(1, "A", -0.2, 0.0, 0.0);
+        quick.laps.retain(|l| l.number > 17);
+        let field = [
+            quick,
+            entry(2, "A", 0.0, 0.0, 0.0),
+            entry(3, "B", 0.3, 0.0, 0.0),
+        ];
+        let (race, drivers) = drivers(&field).unwrap();
+        let order: Vec<u8> = drivers.iter().map(|d| d.number).collect();
+        assert_eq!(order, [1, 2, 3]);
+        assert!(
+            (drivers[0].pace_s.unwrap() + 0.2).abs() < 0.01,
+            "{drivers:?}"
+        );
+        assert!(
+            (drivers[2].pace_s.unwrap() - 0.3).abs() < 0.01,
+            "{drivers:?}"
+        );
+        assert!((race.fuel_s_per_lap + 0.06).abs() < 0.005, "{race:?}");
+        let mate = drivers[0].teammate.as_ref().unwrap();
+        assert_eq!((mate.number, mate.quicker, mate.compared), (2, 23, 23));
+        assert!((mate.pace_s + 0.2).abs() < 0.01);
+        assert_eq!(drivers[2].teammate, None);
+        assert!((drivers[2].sectors_s[0].unwrap() - 0.3).abs() < 1e-9);
+        assert_eq!(drivers[2].sectors_s[2], None);
+    }
+
+    #[test]
+    fn who_wears_and_who_scatters() {
+        let field = [
+            entry(1, "", 0.0, 0.0, 0.0),
+            entry(2, "", 0.0, 0.0, 0.1),
+            entry(3, "", 0.0, 0.03, 0.0),
+            entry(4, "", 0.0, 0.0, 0.0),
+            entry(5, "", 0.0, 0.0, 0.0),
+        ];
+        let (_, drivers) = drivers(&field).unwrap();
+        let of = |n: u8| drivers.iter().find(|d| d.number == n).unwrap();
+        assert!(of(2).consistency_s.unwrap() > 0.1 && of(1).consistency_s.unwrap() < 0.03);
+        // The field takes a fifth of it for its own wear, the prior a fifth of the rest.
+        let (kind, hard) = (of(1).wear_s_per_lap.unwrap(), of(3).wear_s_per_lap.unwrap());
+        assert!(
+            hard > 0.012 && kind < 0.0 && hard - kind > 0.02,
+            "{hard} {kind}"
+        );
+    }
+
+    #[test]
+    fn slow_laps_and_short_races_say_nothing() {
+        let mut field = vec![entry(1, "", 0.0, 0.0, 0.0), entry(2, "", 0.1, 0.0, 0.0)];
+        let before = drivers(&field).unwrap();
+        let slow = CleanLap {
+            time_s: 120.0,
+            ..field[0].laps[0]
+        };
+        field[0].laps.push(slow);
+        assert_eq!(drivers(&field).unwrap(), before);
+        field[0].laps.truncate(FEW_LAPS - 1);
+        assert_eq!(drivers(&field).unwrap().1.len(), 1);
+        assert_eq!(drivers(&[]), None);
+    }
+}

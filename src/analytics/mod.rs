@@ -1,0 +1,15 @@
+//! Analytics: what the laps of a race say about its drivers.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`driver`] | pace, consistency, tyres, sectors and teammate of every driver of a race |
+//! | [`season`] | the same over several races |
+//! | [`fit`] | linear least squares, small and exact |
+//!
+//! **Invariant:** pure: laps in, figures out. What was not measured is `None`, never 0.
+
+#![forbid(unsafe_code)]
+
+pub mod driver;
+pub mod fit;
+pub mod season;

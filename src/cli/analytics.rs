@@ -1,0 +1,226 @@
+//! `trackside analytics`: what the laps say about the drivers.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use crate::analytics::driver::{CleanLap, Driver, Entry, Field, drivers};
+use crate::analytics::season::{SeasonDriver, season};
+use crate::dataset::{CarData, Dataset, RaceData};
+use crate::predict::floor::compound_index;
+
+/// What the laps say about the drivers.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Pace, consistency, tyre management, sectors and teammates.
+    Driver(Options),
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// A folder with laps/laps-*.csv.zst.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    #[arg(long, value_name = "YEAR")]
+    season: u16,
+    /// One race; without it, the season.
+    #[arg(long)]
+    round: Option<u16>,
+    /// One driver: three letters or a number.
+    #[arg(long)]
+    driver: Option<String>,
+    /// Write everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let What::Driver(options) = &args.what;
+    let set = Dataset::read(&options.data, options.season..=options.season)?;
+    let wanted = |r: &&RaceData| options.round.is_none_or(|round| r.round == round);
+    let races: Vec<&RaceData> = set.races.iter().filter(wanted).collect();
+    if races.is_empty() {
+        let rounds: Vec<String> = set.races.iter().map(|r| r.round.to_string()).collect();
+        bail!(
+            "{} has no round {}; there are: {}",
+            options.season,
+            options.round.unwrap_or_default(),
+            rounds.join(", ")
+        );
+    }
+    let judged: Vec<(&RaceData, Field, Vec<Driver>)> = races
+        .into_iter()
+        .filter_map(|race| {
+            let (field, found) = drivers(&entries(race))?;
+            Some((race, field, found))
+        })
+        .collect();
+    match (options.round, &judged[..]) {
+        (Some(_), [(race, field, found)]) => one_race(options, race, field, found),
+        (Some(round), _) => bail!("round {round}: nobody drove enough clean laps to be judged"),
+        (None, _) => {
+            let all: Vec<Vec<Driver>> = judged.into_iter().map(|j| j.2).collect();
+            whole_season(options, &season(&all))
+        }
+    }
+}
+
+fn one_race(
+    options: &Options,
+    race: &RaceData,
+    field: &Field,
+    found: &[Driver],
+) -> anyhow::Result<()> {
+    let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
+    if options.json {
+        let answer = json!({ "race": race.title(), "field": field, "drivers": chosen });
+        println!("{}", serde_json::to_string(&answer)?);
+        return Ok(());
+    }
+    println!(
+        "{}: lap {:.3} s, fuel and track {:+.3} s a lap",
+        race.title(),
+        field.lap_s,
+        field.fuel_s_per_lap
+    );
+    println!(
+        "{:<5} {:>4} {:>8} {:>7} {:>8} {:>9} {:>8} {:>8} {:>8}  teammate",
+        "", "laps", "pace s", "pace %", "scatter", "wear s/l", "S1 s", "S2 s", "S3 s"
+    );
+    for d in chosen {
+        let mate = d.teammate.as_ref().map_or(String::new(), |m| {
+            format!(
+                "{:+.3} s against {}, quicker on {} of {}",
+                m.pace_s,
+                named(&m.driver, m.number),
+                m.quicker,
+                m.compared
+            )
+        });
+        let figures = [d.pace_s, d.pace_percent, d.consistency_s, d.wear_s_per_lap];
+        println!(
+            "{:<5} {:>4} {}  {mate}",
+            named(&d.driver, d.number),
+            d.laps,
+            columns(figures, d.sectors_s)
+        );
+    }
+    Ok(())
+}
+
+fn whole_season(options: &Options, found: &[SeasonDriver]) -> anyhow::Result<()> {
+    let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
+    if options.json {
+        let answer = json!({ "season": options.season, "drivers": chosen });
+        println!("{}", serde_json::to_string(&answer)?);
+        return Ok(());
+    }
+    println!(
+        "{:<5} {:>5} {:>5} {:>8} {:>7} {:>8} {:>9} {:>8} {:>8} {:>8}  against teammates",
+        "", "races", "laps", "pace s", "pace %", "scatter", "wear s/l", "S1 s", "S2 s", "S3 s"
+    );
+    for d in chosen {
+        let mate = d.teammate_pace_s.map_or(String::new(), |p| {
+            format!(
+                "{p:+.3} s, ahead in {} of {}",
+                d.teammate_beaten, d.teammate_races
+            )
+        });
+        let figures = [d.pace_s, d.pace_percent, d.consistency_s, d.wear_s_per_lap];
+        println!(
+            "{:<5} {:>5} {:>5} {}  {mate}",
+            named(&d.driver, d.number),
+            d.races,
+            d.laps,
+            columns(figures, d.sectors_s)
+        );
+    }
+    Ok(())
+}
+
+fn columns([pace, percent, scatter, wear]: [Option<f64>; 4], sectors: [Option<f64>; 3]) -> String {
+    let of = |v: Option<f64>, width: usize, digits: usize| match v {
+        Some(v) => format!("{v:>+width$.digits$}"),
+        None => format!("{:>width$}", "-"),
+    };
+    let [s1, s2, s3] = sectors.map(|s| of(s, 8, 3));
+    format!(
+        "{} {} {} {} {s1} {s2} {s3}",
+        of(pace, 8, 3),
+        of(percent, 7, 3),
+        of(scatter, 8, 3),
+        of(wear, 9, 4)
+    )
+}
+
+fn named(driver: &str, number: u8) -> String {
+    if driver.is_empty() {
+        number.to_string()
+    } else {
+        driver.to_owned()
+    }
+}
+
+/// The driver that was asked for, or everybody.
+fn chosen<'a, T>(
+    options: &Options,
+    all: &'a [T],
+    of: impl Fn(&T) -> (&String, u8),
+) -> anyhow::Result<Vec<&'a T>> {
+    let Some(wanted) = &options.driver else {
+        return Ok(all.iter().collect());
+    };
+    let is_wanted = |d: &&T| {
+        let (letters, number) = of(d);
+        letters.eq_ignore_ascii_case(wanted) || number.to_string() == *wanted
+    };
+    let names: Vec<String> = all.iter().map(|d| named(of(d).0, of(d).1)).collect();
+    let found = all.iter().find(is_wanted);
+    let found = found.with_context(|| {
+        format!(
+            "no driver {wanted} has enough clean laps; there are: {}",
+            names.join(", ")
+        )
+    })?;
+    Ok(vec![found])
+}
+
+fn entries(race: &RaceData) -> Vec<Entry> {
+    race.cars.iter().map(entry).collect()
+}
+
+fn entry(car: &CarData) -> Entry {
+    let (mut stint, mut laps) = (0, Vec::new());
+    for lap in &car.laps {
+        stint += u8::from(lap.is_out);
+        if !lap.is_clean() {
+            continue;
+        }
+        if let (Some(time_s), Some(compound), Some(age)) =
+            (lap.time_s, compound_index(lap.compound), lap.tyre_age)
+        {
+            laps.push(CleanLap {
+                number: lap.lap,
+                time_s,
+                sectors: lap.sectors,
+                compound,
+                age: f64::from(age),
+                stint,
+            });
+        }
+    }
+    Entry {
+        number: car.number,
+        driver: car.driver.clone(),
+        team: car.team.clone(),
+        laps,
+    }
+}
