@@ -136,8 +136,8 @@ pub fn drivers(entries: &[Entry]) -> Option<(Field, Vec<Driver>)> {
             teammate: None,
         })
         .collect();
-    for at in 0..drivers.len() {
-        drivers[at].teammate = teammate(&kept, &model.pace, at);
+    for (at, driver) in drivers.iter_mut().enumerate() {
+        driver.teammate = teammate(&kept, &model.pace, at);
     }
     drivers.sort_by(|a, b| {
         a.pace_s

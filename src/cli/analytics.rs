@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::analytics::driver::{CleanLap, Driver, Entry, Field, drivers};
 use crate::analytics::season::{SeasonDriver, season};
+use crate::cli::say::say;
 use crate::dataset::{CarData, Dataset, RaceData};
 use crate::predict::floor::compound_index;
 
@@ -82,18 +83,26 @@ fn one_race(
     let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
     if options.json {
         let answer = json!({ "race": race.title(), "field": field, "drivers": chosen });
-        println!("{}", serde_json::to_string(&answer)?);
+        say!("{}", serde_json::to_string(&answer)?);
         return Ok(());
     }
-    println!(
+    say!(
         "{}: lap {:.3} s, fuel and track {:+.3} s a lap",
         race.title(),
         field.lap_s,
         field.fuel_s_per_lap
     );
-    println!(
+    say!(
         "{:<5} {:>4} {:>8} {:>7} {:>8} {:>9} {:>8} {:>8} {:>8}  teammate",
-        "", "laps", "pace s", "pace %", "scatter", "wear s/l", "S1 s", "S2 s", "S3 s"
+        "",
+        "laps",
+        "pace s",
+        "pace %",
+        "scatter",
+        "wear s/l",
+        "S1 s",
+        "S2 s",
+        "S3 s"
     );
     for d in chosen {
         let mate = d.teammate.as_ref().map_or(String::new(), |m| {
@@ -106,7 +115,7 @@ fn one_race(
             )
         });
         let figures = [d.pace_s, d.pace_percent, d.consistency_s, d.wear_s_per_lap];
-        println!(
+        say!(
             "{:<5} {:>4} {}  {mate}",
             named(&d.driver, d.number),
             d.laps,
@@ -120,12 +129,21 @@ fn whole_season(options: &Options, found: &[SeasonDriver]) -> anyhow::Result<()>
     let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
     if options.json {
         let answer = json!({ "season": options.season, "drivers": chosen });
-        println!("{}", serde_json::to_string(&answer)?);
+        say!("{}", serde_json::to_string(&answer)?);
         return Ok(());
     }
-    println!(
+    say!(
         "{:<5} {:>5} {:>5} {:>8} {:>7} {:>8} {:>9} {:>8} {:>8} {:>8}  against teammates",
-        "", "races", "laps", "pace s", "pace %", "scatter", "wear s/l", "S1 s", "S2 s", "S3 s"
+        "",
+        "races",
+        "laps",
+        "pace s",
+        "pace %",
+        "scatter",
+        "wear s/l",
+        "S1 s",
+        "S2 s",
+        "S3 s"
     );
     for d in chosen {
         let mate = d.teammate_pace_s.map_or(String::new(), |p| {
@@ -135,7 +153,7 @@ fn whole_season(options: &Options, found: &[SeasonDriver]) -> anyhow::Result<()>
             )
         });
         let figures = [d.pace_s, d.pace_percent, d.consistency_s, d.wear_s_per_lap];
-        println!(
+        say!(
             "{:<5} {:>5} {:>5} {}  {mate}",
             named(&d.driver, d.number),
             d.races,

@@ -92,13 +92,13 @@ fn truth(car: &CarData, lap: u16, finished: bool) -> Sample {
     let halted = |l: &super::LapRow| l.statuses & TrackStatus::Red.bit() != 0;
     let next = [car.lap(lap + 1), car.lap(lap + 2)];
     let red = next.iter().flatten().any(|l| halted(l));
-    let after = car.laps.iter().filter(|l| l.lap > lap);
+    let mut after = car.laps.iter().filter(|l| l.lap > lap);
     let end = after.clone().find(|l| l.is_in || halted(l));
     let stop = end.filter(|l| !halted(l));
     let seen = match (end, stop) {
         (_, Some(stop)) => stop.lap - lap,
         (Some(red), None) => red.lap - lap - 1,
-        (None, None) => after.last().map_or(0, |l| l.lap - lap),
+        (None, None) => after.next_back().map_or(0, |l| l.lap - lap),
     };
     let fitted = stop.and_then(|s| car.lap(s.lap + 1));
     Sample {

@@ -175,6 +175,7 @@ fn a_model_that_fails_leaves_the_race_to_the_floor() {
     let model = LapTimeModel::new(Arc::new(failing)).unwrap();
     let models = Models {
         laptime: Some(Arc::new(model)),
+        ..Models::none()
     };
     let (made, predictor) = drive(models, None);
     let (floor, _) = drive(Models::none(), None);

@@ -50,6 +50,7 @@ struct OpenLap {
 struct OpenStop {
     lap: u16,
     within_2: f64,
+    says_yes: bool,
     planned_in_lap: u16,
     compound: Option<String>,
 }
@@ -77,8 +78,8 @@ impl Grader {
         open.push_back(OpenLap { floor, model });
     }
 
-    /// A stop was predicted.
-    pub fn expect_stop(&mut self, car: u8, stop: &Stop) {
+    /// A stop was predicted, by a model whose "within two laps" is a yes from that probability on.
+    pub fn expect_stop(&mut self, car: u8, stop: &Stop, yes: f64) {
         let open = self.pit.entry(car).or_default();
         if open.len() == PIT_OPEN {
             open.pop_front();
@@ -87,6 +88,7 @@ impl Grader {
         open.push_back(OpenStop {
             lap: stop.lap,
             within_2: stop.within[1],
+            says_yes: stop.within[1] >= yes,
             planned_in_lap: stop.planned_in_lap,
             compound: stop.compounds.first().map(|c| c.compound.clone()),
         });
@@ -115,13 +117,13 @@ impl Grader {
     }
 
     /// A car completed a lap: its open predictions that this settles are graded.
-    pub fn lap_completed(&mut self, view: &View, car: u8, lap: u16, yes: f64) {
+    pub fn lap_completed(&mut self, view: &View, car: u8, lap: u16) {
         self.grade_laps(view, car, lap);
-        self.grade_stops(view, car, lap, yes, false);
+        self.grade_stops(view, car, lap, false);
     }
 
     /// The session is over: what can be graded is, the rest is counted as ungraded.
-    pub fn session_finished(&mut self, view: &View, yes: f64) {
+    pub fn session_finished(&mut self, view: &View) {
         self.grade_orders(view);
         let cars: Vec<u8> = self.pit.keys().copied().collect();
         for car in cars {
@@ -129,7 +131,7 @@ impl Grader {
                 .car(car)
                 .is_some_and(|c| c.status == CarStatus::Finished);
             let laps = view.car(car).map_or(0, |c| c.laps_completed());
-            self.grade_stops(view, car, laps, yes, finished);
+            self.grade_stops(view, car, laps, finished);
         }
         self.close();
     }
@@ -181,7 +183,7 @@ impl Grader {
         });
     }
 
-    fn grade_stops(&mut self, view: &View, number: u8, lap: u16, yes: f64, finished: bool) {
+    fn grade_stops(&mut self, view: &View, number: u8, lap: u16, finished: bool) {
         let (Some(open), Some(car)) = (self.pit.get_mut(&number), view.car(number)) else {
             return;
         };
@@ -198,7 +200,7 @@ impl Grader {
             let stopped = next.iter().flatten().find(|l| l.is_in);
             scores
                 .within_2
-                .add(p.within_2, p.within_2 >= yes, stopped.is_some());
+                .add(p.within_2, p.says_yes, stopped.is_some());
             let planned = p.planned_in_lap <= p.lap + 2;
             scores
                 .fixed_plan

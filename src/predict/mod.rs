@@ -28,6 +28,7 @@ pub mod grading;
 pub mod laptime;
 pub mod models;
 pub mod order;
+pub mod outcome;
 pub mod pit;
 pub mod scores;
 pub mod stops;
@@ -86,6 +87,10 @@ pub struct Predictor {
     grader: Grader,
     /// The trained model of lap times, where there is one.
     laptimes: LapTimes,
+    /// What the model of the order said when it failed in this session: from then on the floor speaks.
+    order_failure: Option<String>,
+    /// What the model of the next stop said when it failed in this session: likewise.
+    stop_failure: Option<String>,
     finished: bool,
 }
 
@@ -115,6 +120,8 @@ impl Predictor {
     /// Takes other models from the next record on, in the middle of a session, too.
     pub fn swap_models(&mut self, models: Models) {
         self.laptimes.swap(models);
+        self.order_failure = None;
+        self.stop_failure = None;
     }
 
     /// Name, version and backend of what predicts lap times: the model's where one works, else the floor's.
@@ -130,7 +137,11 @@ impl Predictor {
 
     /// What a model said when it failed in this session.
     pub fn model_failure(&self) -> Option<&str> {
-        self.laptimes.failure.as_deref()
+        self.laptimes
+            .failure
+            .as_deref()
+            .or(self.order_failure.as_deref())
+            .or(self.stop_failure.as_deref())
     }
 
     fn with(floor: Arc<Floor>, models: Models) -> Predictor {
@@ -146,6 +157,8 @@ impl Predictor {
             odometer: Odometer::default(),
             grader: Grader::default(),
             laptimes: LapTimes::new(models),
+            order_failure: None,
+            stop_failure: None,
             finished: false,
         }
     }
@@ -213,8 +226,7 @@ impl Predictor {
                     }
                 }
                 Event::LapCompleted { driver_number, lap } => {
-                    self.grader
-                        .lap_completed(view, driver_number, lap, self.floor.pit.yes);
+                    self.grader.lap_completed(view, driver_number, lap);
                     let _ = due.laps.push((driver_number, 0));
                     let _ = due.ended.push(driver_number);
                     let _ = due.stops.push(driver_number);
@@ -237,7 +249,7 @@ impl Predictor {
                 }
                 Event::Retired { .. } => due.order = true,
                 Event::SessionFinished => {
-                    self.grader.session_finished(view, self.floor.pit.yes);
+                    self.grader.session_finished(view);
                     self.finished = true;
                 }
                 _ => {}
@@ -349,10 +361,21 @@ impl Predictor {
             return None;
         }
         self.pit_made.insert(number, stop.lap);
-        self.grader.expect_stop(number, &stop);
+        let mut provenance = provenance(view, seq, stop.rests_on);
+        let mut yes = self.floor.pit.yes;
+        let stop = match self.modelled_stop(view, number, distance, &stop) {
+            Some((model, refined)) => {
+                provenance.model = model.engine().model().id();
+                model.engine().backend().clone_into(&mut provenance.backend);
+                yes = model.yes;
+                refined
+            }
+            None => stop,
+        };
+        self.grader.expect_stop(number, &stop, yes);
         let [p_within_1, p_within_2, p_within_3, p_within_5] = stop.within;
         Some(Prediction::Pit(PitPrediction {
-            provenance: provenance(view, seq, stop.rests_on),
+            provenance,
             driver_number: number,
             lap_number: stop.lap,
             p_within_1,
@@ -366,17 +389,60 @@ impl Predictor {
         }))
     }
 
+    /// The model's numbers in the floor's stop; none where there is no model, or after it failed in this session.
+    fn modelled_stop(
+        &mut self,
+        view: &View,
+        number: u8,
+        distance: &Distance,
+        stop: &pit::Stop,
+    ) -> Option<(Arc<stops::StopModel>, pit::Stop)> {
+        let model = self.laptimes.models().stop.clone()?;
+        if self.stop_failure.is_some() {
+            return None;
+        }
+        match model.refine(view, view.car(number)?, distance, stop) {
+            Ok(refined) => Some((model, refined?)),
+            Err(e) => {
+                self.stop_failure = Some(e.to_string());
+                None
+            }
+        }
+    }
+
     fn predict_order(&mut self, view: &View, seq: u64, distance: &Distance) -> Option<Prediction> {
-        let finish = order::predict(view, distance, &self.floor)?;
+        let modelled = self.modelled_order(view, distance);
+        let by_model = modelled.is_some();
+        let finish = modelled.or_else(|| order::predict(view, distance, &self.floor))?;
         self.order_made = Some(view.leader_laps());
+        let mut provenance = provenance(view, seq, finish.rests_on);
+        if let (true, Some(model)) = (by_model, &self.laptimes.models().outcome) {
+            provenance.model = model.engine().model().id();
+            model.engine().backend().clone_into(&mut provenance.backend);
+        }
         let prediction = OrderPrediction {
-            provenance: provenance(view, seq, finish.rests_on),
+            provenance,
             lap_number: view.leader_laps(),
             cars: finish.cars,
         };
         let share = f64::from(view.leader_laps()) / f64::from(distance.laps.max(1));
         self.grader.expect_order(view, &prediction, share);
         Some(Prediction::Race(prediction))
+    }
+
+    /// The order by the trained model, where there is one that has not failed in this session.
+    fn modelled_order(&mut self, view: &View, distance: &Distance) -> Option<order::Finish> {
+        if self.order_failure.is_some() {
+            return None;
+        }
+        let model = self.laptimes.models().outcome.clone()?;
+        match model.predict(view, distance) {
+            Ok(finish) => finish,
+            Err(e) => {
+                self.order_failure = Some(e.to_string());
+                None
+            }
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use super::features;
 use super::features::laptime::{LINE, Line, SECTOR, Sector};
 use super::floor::Triple;
+use super::outcome::{OUTCOME, OutcomeModel};
+use super::stops::{FORECAST, StopModel};
 use super::view::{CarView, View};
 use crate::inference::{self, Engine, EngineError, Tensor};
 
@@ -39,12 +41,22 @@ const MAX_ROWS: usize = crate::race::MAX_LAPS;
 #[derive(Clone, Default)]
 pub struct Models {
     pub laptime: Option<Arc<LapTimeModel>>,
+    /// Where cars will finish.
+    pub outcome: Option<Arc<OutcomeModel>>,
+    /// What cars will do about their next stop.
+    pub stop: Option<Arc<StopModel>>,
 }
 
 impl std::fmt::Debug for Models {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let laptime = self.laptime.as_ref().map(|m| m.engine.model().id());
-        f.debug_struct("Models").field("laptime", &laptime).finish()
+        let outcome = self.outcome.as_ref().map(|m| m.engine().model().id());
+        let stop = self.stop.as_ref().map(|m| m.engine().model().id());
+        f.debug_struct("Models")
+            .field("laptime", &laptime)
+            .field("outcome", &outcome)
+            .field("stop", &stop)
+            .finish()
     }
 }
 
@@ -67,13 +79,37 @@ impl Models {
         } else {
             None
         };
-        Ok(Models { laptime })
+        let outcome = if has(OUTCOME) {
+            let engine = inference::load(folder, OUTCOME)?;
+            Some(Arc::new(OutcomeModel::new(engine.into())?))
+        } else {
+            None
+        };
+        let stop = if has(FORECAST) {
+            let engine = inference::load(folder, FORECAST)?;
+            Some(Arc::new(StopModel::new(engine.into())?))
+        } else {
+            None
+        };
+        Ok(Models {
+            laptime,
+            outcome,
+            stop,
+        })
     }
 
     /// Whether both hold the same versions.
     pub fn same_as(&self, other: &Models) -> bool {
-        let id = |m: &Models| m.laptime.as_ref().map(|m| m.engine.model().sha256.clone());
-        id(self) == id(other)
+        let ids = |m: &Models| {
+            let laptime = m.laptime.as_ref().map(|m| m.engine.model().sha256.clone());
+            let outcome = m
+                .outcome
+                .as_ref()
+                .map(|m| m.engine().model().sha256.clone());
+            let stop = m.stop.as_ref().map(|m| m.engine().model().sha256.clone());
+            [laptime, outcome, stop]
+        };
+        ids(self) == ids(other)
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::Common;
+use crate::cli::say::note;
 use crate::dataset::laptime::{Collector, Sample, samples};
 use crate::dataset::{RaceData, Walk};
 use crate::predict::scores::Errors;
@@ -168,7 +169,7 @@ pub(super) fn run(args: &Common) -> anyhow::Result<()> {
     }
     if let Some(folder) = args.features() {
         collector.write(folder)?;
-        eprintln!("features are in {}", folder.display());
+        note!("features are in {}", folder.display());
     }
     let mut figures = total.json();
     let by_season: Map<String, Value> = seasons
@@ -199,7 +200,7 @@ fn drive(race: &RaceData, floor: &Floor, models: Models) -> Predicted {
         }
     });
     if let Some(failure) = predictor.model_failure() {
-        eprintln!("{}: {failure}", race.title());
+        note!("{}: {failure}", race.title());
     }
     made
 }

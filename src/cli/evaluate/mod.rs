@@ -7,10 +7,12 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::Value;
 
+use crate::cli::say::{note, say};
 use crate::dataset::Dataset;
 use crate::engines::Chosen;
 
 mod laptime;
+mod outcome;
 mod pit;
 
 /// Judge the models on published seasons, each figure beside its baselines.
@@ -24,6 +26,8 @@ pub struct Args {
 enum What {
     /// The next clean lap, and the lap in progress once a sector is in.
     Laptime(Common),
+    /// The finishing order: at the grid and at 25, 50 and 75 % of the distance.
+    Outcome(Common),
     /// The next stop, and what a policy loses against hindsight.
     Pit(pit::Args),
 }
@@ -52,6 +56,7 @@ pub struct Common {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Laptime(common) => laptime::run(common),
+        What::Outcome(common) => outcome::run(common),
         What::Pit(args) => pit::run(args),
     }
 }
@@ -64,11 +69,11 @@ impl Common {
     fn read(&self) -> anyhow::Result<Dataset> {
         let set = Dataset::read(&self.data, self.seasons.clone())?;
         for fault in &set.faults.named {
-            eprintln!("{fault}");
+            note!("{fault}");
         }
         if set.faults.count > 0 {
             let (count, rows) = (set.faults.count, set.faults.rows_skipped);
-            eprintln!("{count} values could not be read; {rows} rows were left out");
+            note!("{count} values could not be read; {rows} rows were left out");
         }
         Ok(set)
     }
@@ -76,9 +81,9 @@ impl Common {
     /// Prints the figures.
     fn print(&self, figures: &Value) {
         if self.json {
-            println!("{figures}");
+            say!("{figures}");
         } else {
-            println!("{figures:#}");
+            say!("{figures:#}");
         }
     }
 

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Common;
+use crate::cli::say::note;
 use crate::dataset::form::{FIRST_SEASON, History, fold};
 use crate::dataset::outcome::{Collector, Moment, grid_only, moments};
 use crate::dataset::{Faults, RaceData};
@@ -59,6 +60,9 @@ enum Who {
     CurrentOrderCertain,
     GridCertain,
 }
+
+/// A figure by name, and how it is read.
+type Pick = (&'static str, fn(&Score) -> f64);
 
 /// One race's score at one moment.
 #[derive(Clone, Copy, Default)]
@@ -153,10 +157,10 @@ pub fn run(common: &Common) -> anyhow::Result<()> {
     let form = fold(&history, &set.races, |key, form, past| {
         let race = set.races.iter().find(|r| (r.season, r.round) == key);
         let Some(race) = race else {
-            if let (Some(collector), true) = (&mut collector, (FIRST_GRID..).contains(&key.0)) {
-                if let Some(moment) = grid_only(past, form, &floor) {
-                    collector.add(key, &moment);
-                }
+            if let (Some(collector), true) = (&mut collector, (FIRST_GRID..).contains(&key.0))
+                && let Some(moment) = grid_only(past, form, &floor)
+            {
+                collector.add(key, &moment);
             }
             return;
         };
@@ -194,7 +198,7 @@ pub fn run(common: &Common) -> anyhow::Result<()> {
         std::fs::write(folder.join("form.toml"), toml::to_string(&form)?)?;
     }
     if history.races.is_empty() {
-        eprintln!(
+        note!(
             "{} has no history/: form begins with the table that is shipped, or in the middle ({FIRST_SEASON} on is read)",
             common.data.display()
         );
@@ -221,7 +225,7 @@ impl Judge<'_> {
         let asked = self.model.map(|m| m.ask(&moment.frame));
         if let Some(Err(e)) = &asked {
             if self.figures.failures == 0 {
-                eprintln!("{}: {e}", self.race.title());
+                note!("{}: {e}", self.race.title());
             }
             self.figures.failures += 1;
         }
@@ -357,7 +361,7 @@ impl Figures {
     }
 
     fn of(&self, who: Who) -> Map<String, Value> {
-        let picks: [(&str, fn(&Score) -> f64); 3] = [
+        let picks: [Pick; 3] = [
             ("podium_overlap", |s| s.overlap),
             ("log_loss_top3", |s| s.log_loss),
             ("brier_top3", |s| s.brier),
@@ -379,7 +383,7 @@ impl Figures {
 
     /// Mean gain over a baseline (more overlap, less loss is a gain), with its interval, race by race.
     fn gains(&self, than: Who) -> Value {
-        let picks: [(&str, fn(&Score) -> f64); 3] = [
+        let picks: [Pick; 3] = [
             ("podium_overlap", |s| s.overlap),
             ("log_loss_top3", |s| -s.log_loss),
             ("brier_top3", |s| -s.brier),

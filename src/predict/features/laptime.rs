@@ -600,7 +600,7 @@ fn put_traffic(row: &mut Row, view: &View, car: &CarView, own: &Own, others: &[O
     let due = |o: &Other| {
         let pits = o.car.last().is_some_and(|l| l.is_in);
         (!pits)
-            .then(|| o.base - o.since)
+            .then_some(o.base - o.since)
             .filter(|d| *d > -2.0)
             .map(|d| d.max(0.0))
     };

@@ -460,7 +460,7 @@ fn ranked(x: &[f64]) -> Vec<(f64, f64)> {
             let before = x
                 .iter()
                 .enumerate()
-                .filter(|(j, o)| o.total_cmp(&own).then(j.cmp(&i)).is_lt());
+                .filter(|(j, o)| o.total_cmp(own).then(j.cmp(&i)).is_lt());
             (own - least, (before.count() + 1) as f64)
         })
         .collect()
