@@ -90,10 +90,11 @@
 //!
 //! ## `predict`: what will be
 //!
-//! The next lap, the finishing order, the next stop, from honest statistics; and the grades of past
-//! predictions, given when the truth arrives.
+//! The next lap, the finishing order, the next stop: by trained models where there are any, else by honest
+//! statistics, the floor; and the grades of past predictions, given when the truth arrives.
 //!
-//! *Invariant:* pure, and exact arithmetic only: the same predictions, byte for byte, on every machine.
+//! *Invariant:* pure, apart from calling engines; the floor's arithmetic is exact: the same predictions, byte for
+//! byte, on every machine.
 //!
 //! ## `dataset`: published seasons
 //!

@@ -1,4 +1,5 @@
-//! Predictions v0: the honest statistical floor of the three questions, and its live grading.
+//! Predictions of the three questions: trained models where there are any, above an honest statistical floor;
+//! and their live grading.
 //!
 //! | question | when | file |
 //! |---|---|---|
@@ -12,9 +13,13 @@
 //! on 2024 stand. Races and sprints only: in practice and qualifying nothing is predicted, because
 //! the run plan decides the next lap and the feed does not tell it.
 //!
-//! **Invariant:** pure. No clock, no file, no randomness, no hash order; arithmetic is + − × ÷ and
-//! square root, which IEEE 754 rounds alike everywhere, with no exp, ln or fused multiply-add. So the
-//! same records give the same predictions, byte for byte, on x86-64 and aarch64. (Published figures
+//! Trained models ([`models`], [`outcome`], [`stops`]) stand in for the floor's numbers wherever they have an
+//! answer; [`features`] is what they see, [`form`] what is known of drivers and teams beforehand.
+//!
+//! **Invariant:** pure, apart from calling engines. No clock, no file, no randomness, no hash order; the floor's
+//! arithmetic is + − × ÷ and square root, which IEEE 754 rounds alike everywhere, with no exp, ln or fused
+//! multiply-add. So the same records give the same predictions of the floor, byte for byte, on x86-64 and aarch64;
+//! a model's are the same on one machine, and between machines as near as their sums are. (Published figures
 //! are rounded to a millisecond and to 1e-4 besides, for the reader's sake: rounding alone would not
 //! do, since a last-bit difference can straddle a rounding edge.)
 

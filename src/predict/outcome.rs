@@ -1,7 +1,6 @@
 //! The trained model of the finishing order, above the floor's.
 //!
-//! A [`Frame`](super::features::outcome::Frame) of features goes in; for each car the probability of every
-//! place among the cars that still race comes out, and of not seeing the flag. Cars that are out follow behind
+//! A [`Frame`] of features goes in; for each car the probability of every place among the cars that still race comes out, and of not seeing the flag. Cars that are out follow behind
 //! them, as in the floor.
 //!
 //! **Invariant:** what comes out is checked: probabilities that are none, or rows and columns that do not sum

@@ -154,7 +154,8 @@ fn cbor_brings_the_same_records_as_json() {
     let offline = Offline::replay(&recording, &scratch.join("offline"));
     let broker = Broker::start(&scratch.join("broker"), BrokerOptions::default());
     let home = scratch.join("daemon");
-    let daemon = Daemon::start(&home, &mqtt_source(&broker, "cbor"), READY_WITHIN);
+    let sections = mqtt_source(&broker, "cbor") + &engines();
+    let daemon = Daemon::start(&home, &sections, READY_WITHIN);
     daemon.wait_connected(READY_WITHIN);
     let url = format!("mqtt://127.0.0.1:{}", broker.port());
     replay(&recording, &["--cbor", "--mqtt", &url], &home);
@@ -183,7 +184,7 @@ fn a_daemon_that_dies_in_mid_race_predicts_as_one_that_lives() {
     let offline = Offline::replay(&recording, &scratch.join("offline"));
     let broker = Broker::start(&scratch.join("broker"), BrokerOptions::default());
     let home = scratch.join("daemon");
-    let sections = mqtt_source(&broker, "mid-race");
+    let sections = mqtt_source(&broker, "mid-race") + &engines();
     let start = || Daemon::start(&home, &sections, READY_WITHIN);
     let mut daemon = start();
     daemon.wait_connected(READY_WITHIN);
@@ -271,8 +272,9 @@ fn through_mqtt(
     let subscriber = Subscriber::to(&broker, PREDICTIONS);
     let url = format!("mqtt://127.0.0.1:{}", broker.port());
     let sections = format!(
-        "{}version = {version}\n[publish.mqtt]\nurl = \"{url}\"\nversion = {version}\n",
-        mqtt_source(&broker, "garage")
+        "{}version = {version}\n[publish.mqtt]\nurl = \"{url}\"\nversion = {version}\n{}",
+        mqtt_source(&broker, "garage"),
+        engines()
     );
     let start = || {
         let daemon = Daemon::start(home, &sections, READY_WITHIN);
@@ -317,7 +319,10 @@ fn through_mqtt(
 
 fn through_zenoh(recording: &Path, home: &Path, official: &Official) -> Value {
     let locator = format!("tcp/127.0.0.1:{}", free_port());
-    let sections = format!("[zenoh]\n[zenoh.network]\nlisten = [\"{locator}\"]\n");
+    let sections = format!(
+        "[zenoh]\n[zenoh.network]\nlisten = [\"{locator}\"]\n{}",
+        engines()
+    );
     let daemon = Daemon::start(home, &sections, READY_WITHIN);
     daemon.wait_connected(READY_WITHIN);
     replay(recording, &["--zenoh", &locator], home);
@@ -326,9 +331,17 @@ fn through_zenoh(recording: &Path, home: &Path, official: &Official) -> Value {
     state
 }
 
+/// The trained models of this repository: their predictions must be the same everywhere, too.
+fn engines() -> String {
+    format!(
+        "[engines]\ndir = \"{}/engines\"\n",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
 /// The state of a daemon without sources on the data in `home`.
 fn state_of(home: &Path, records: u64) -> Value {
-    let daemon = Daemon::start(home, "", READY_WITHIN);
+    let daemon = Daemon::start(home, &engines(), READY_WITHIN);
     let state = wait_for_state(&daemon, records);
     daemon.terminate(STOPPED_WITHIN);
     state

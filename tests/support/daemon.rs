@@ -83,10 +83,14 @@ impl Daemon {
         let data = Self::data_in(folder);
         fs::create_dir_all(&data).expect("the data folder");
         let config = folder.join("trackside.toml");
-        let text = format!(
+        let mut text = format!(
             "data_dir = \"{}\"\n{sections}\n[api]\nlisten = \"127.0.0.1:0\"\n",
             data.display()
         );
+        if !sections.contains("[engines]") {
+            // Most promises are not about models, and loading them takes as long as a whole life here.
+            text.push_str("[engines]\ndir = \"none\"\n");
+        }
         fs::write(&config, text).expect("a configuration");
         let ready = folder.join("ready");
         let _ = fs::remove_file(&ready);
