@@ -223,13 +223,13 @@ mod tests {
     #[test]
     fn hazards_chain_and_end_before_the_flag() {
         let mut hazard = [0.0; HORIZON];
-        (hazard[0], hazard[1], hazard[4]) = (0.1, 0.5, 1.0);
+        (hazard[0], hazard[1], hazard[4]) = (0.12, 0.5, 1.0);
         let forecast = Forecast {
             hazard,
             compound: [0.1, 0.2, 0.6, 0.05, 0.05],
         };
         let stop = forecast.refine(&floor(), 30);
-        assert_eq!(stop.within, [0.1, 0.55, 0.55, 1.0]);
+        assert_eq!(stop.within, [0.12, 0.56, 0.56, 1.0]);
         assert_eq!(stop.p_stop, 1.0);
         let q = stop.in_lap.unwrap();
         assert_eq!((q.p10, q.p50, q.p90), (21.0, 22.0, 25.0));
@@ -239,7 +239,10 @@ mod tests {
             ("words stay", 25)
         );
         // Three laps to go: an in-lap may be one of two.
-        assert_eq!(forecast.refine(&floor(), 3).within, [0.1, 0.55, 0.55, 0.55]);
+        assert_eq!(
+            forecast.refine(&floor(), 3).within,
+            [0.12, 0.56, 0.56, 0.56]
+        );
         assert_eq!(forecast.refine(&floor(), 1).within, [0.0; 4]);
         assert_eq!(forecast.refine(&floor(), 1).in_lap, None);
         assert_eq!(forecast.likeliest(), 2);

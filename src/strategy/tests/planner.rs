@@ -289,8 +289,8 @@ fn a_moment_becomes_a_start() {
         car(3, laps(19, 102.0, 2.0)),
         // Out since lap 5.
         car(4, laps(5, 97.0, 3.0)),
-        // In the pits, its new tyres not shown yet.
-        car(5, laps(20, 97.2, 2.0)),
+        // In the pits, its new tyres not shown yet; never close behind or ahead of car 2.
+        car(5, laps(20, 97.2, 9.0)),
     ];
     cars[3].running = false;
     cars[4].in_pit = true;
@@ -311,7 +311,7 @@ fn a_moment_becomes_a_start() {
     assert!((three.behind_s - 102.0).abs() < 3.0, "{}", three.behind_s);
     assert!(!four.running);
     let out = p.circuit("Sakhir").out_loss_s;
-    assert!((five.behind_s - (2.0 + 20.0 * 0.2 + out)).abs() < 1e-6);
+    assert!((five.behind_s - (9.0 + 20.0 * 0.2 + out)).abs() < 1e-6);
     assert_eq!((five.compound, five.age, five.used), (2, 0, 0b110));
     // Pace: what it would do on its present tyres, from its laps; the first few were driven in dirty air.
     let now =
