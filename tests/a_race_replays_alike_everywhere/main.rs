@@ -36,6 +36,10 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(180);
 /// How long a prediction that is said twice would have to be heard.
 const ECHO: Duration = Duration::from_secs(2);
 const PREDICTIONS: &str = "trackside/v1/predictions/#";
+/// Whole races by the floor, which is quick, parts of them by the trained models of this repository: what either
+/// predicts must be the same by every way.
+const FLOOR: &str = "none";
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/engines");
 
 /// A recording, and where its race is not what the official result says.
 struct Race {
@@ -103,11 +107,11 @@ fn everywhere(race: &Race) {
     assert!(official.messages() > 900_000 && official.result.len() == 20);
     let scratch = Scratch::new();
 
-    let offline = Offline::replay(&recording, &scratch.join("offline"));
+    let offline = Offline::replay(&recording, &scratch.join("offline"), FLOOR);
     check_summary(&offline.summary, &official, race);
     let journal = check_journal(&offline.data(), &official);
     check_exports(&offline, &official, &scratch.join("exports"));
-    let state = state_of(&offline.home, official.messages());
+    let state = state_of(&offline, official.messages());
     check_state(&state, &official, race);
 
     let over_mqtt = scratch.join("mqtt");
@@ -151,10 +155,10 @@ fn cbor_brings_the_same_records_as_json() {
     };
     let official = Official::of(&recording);
     let scratch = Scratch::new();
-    let offline = Offline::replay(&recording, &scratch.join("offline"));
+    let offline = Offline::replay(&recording, &scratch.join("offline"), MODELS);
     let broker = Broker::start(&scratch.join("broker"), BrokerOptions::default());
     let home = scratch.join("daemon");
-    let sections = mqtt_source(&broker, "cbor") + &engines();
+    let sections = mqtt_source(&broker, "cbor") + &engines(MODELS);
     let daemon = Daemon::start(&home, &sections, READY_WITHIN);
     daemon.wait_connected(READY_WITHIN);
     let url = format!("mqtt://127.0.0.1:{}", broker.port());
@@ -181,10 +185,10 @@ fn a_daemon_that_dies_in_mid_race_predicts_as_one_that_lives() {
     };
     let official = Official::of(&recording);
     let scratch = Scratch::new();
-    let offline = Offline::replay(&recording, &scratch.join("offline"));
+    let offline = Offline::replay(&recording, &scratch.join("offline"), MODELS);
     let broker = Broker::start(&scratch.join("broker"), BrokerOptions::default());
     let home = scratch.join("daemon");
-    let sections = mqtt_source(&broker, "mid-race") + &engines();
+    let sections = mqtt_source(&broker, "mid-race") + &engines(MODELS);
     let start = || Daemon::start(&home, &sections, READY_WITHIN);
     let mut daemon = start();
     daemon.wait_connected(READY_WITHIN);
@@ -210,19 +214,20 @@ fn a_daemon_that_dies_in_mid_race_predicts_as_one_that_lives() {
     let data = Daemon::data_in(&home);
     check_journal(&data, &official);
     same_lines("six lives", &predictions_in(&data), &offline.predictions);
-    assert_eq!(state, state_of(&offline.home, official.messages()));
+    assert_eq!(state, state_of(&offline, official.messages()));
 }
 
 /// An offline replay and what it left behind.
 struct Offline {
     home: PathBuf,
+    engines: &'static str,
     summary: Value,
     /// As written, a line each.
     predictions: Vec<String>,
 }
 
 impl Offline {
-    fn replay(recording: &Path, home: &Path) -> Offline {
+    fn replay(recording: &Path, home: &Path, engines: &'static str) -> Offline {
         fs::create_dir_all(home).expect("a folder");
         let (summary, predictions) = (home.join("summary.json"), home.join("predictions.ndjson"));
         let data = Daemon::data_in(home);
@@ -231,6 +236,8 @@ impl Offline {
             recording,
             &[
                 "--offline",
+                "--engines",
+                engines,
                 "--summary",
                 &path(&summary),
                 "--predictions",
@@ -242,6 +249,7 @@ impl Offline {
         );
         let offline = Offline {
             home: home.to_owned(),
+            engines,
             summary: serde_json::from_slice(&fs::read(summary).expect("a summary")).expect("JSON"),
             predictions: lines_of(&predictions),
         };
@@ -274,7 +282,7 @@ fn through_mqtt(
     let sections = format!(
         "{}version = {version}\n[publish.mqtt]\nurl = \"{url}\"\nversion = {version}\n{}",
         mqtt_source(&broker, "garage"),
-        engines()
+        engines(FLOOR)
     );
     let start = || {
         let daemon = Daemon::start(home, &sections, READY_WITHIN);
@@ -321,7 +329,7 @@ fn through_zenoh(recording: &Path, home: &Path, official: &Official) -> Value {
     let locator = format!("tcp/127.0.0.1:{}", free_port());
     let sections = format!(
         "[zenoh]\n[zenoh.network]\nlisten = [\"{locator}\"]\n{}",
-        engines()
+        engines(FLOOR)
     );
     let daemon = Daemon::start(home, &sections, READY_WITHIN);
     daemon.wait_connected(READY_WITHIN);
@@ -331,17 +339,14 @@ fn through_zenoh(recording: &Path, home: &Path, official: &Official) -> Value {
     state
 }
 
-/// The trained models of this repository: their predictions must be the same everywhere, too.
-fn engines() -> String {
-    format!(
-        "[engines]\ndir = \"{}/engines\"\n",
-        env!("CARGO_MANIFEST_DIR")
-    )
+/// The section that says which models answer.
+fn engines(dir: &str) -> String {
+    format!("[engines]\ndir = \"{dir}\"\n")
 }
 
-/// The state of a daemon without sources on the data in `home`.
-fn state_of(home: &Path, records: u64) -> Value {
-    let daemon = Daemon::start(home, &engines(), READY_WITHIN);
+/// The state of a daemon without sources on what an offline replay left behind.
+fn state_of(offline: &Offline, records: u64) -> Value {
+    let daemon = Daemon::start(&offline.home, &engines(offline.engines), READY_WITHIN);
     let state = wait_for_state(&daemon, records);
     daemon.terminate(STOPPED_WITHIN);
     state
