@@ -105,7 +105,9 @@ pub fn check_exports(offline: &Offline, official: &Official, folder: &Path) {
     let recording = export(&["--format", "ndjson"], "again.ndjson");
     let again = folder.join("predictions.ndjson");
     let again = again.to_str().expect("a path in UTF-8");
-    replay(&recording, &["--offline", "--predictions", again], folder);
+    let engines = ["--engines", offline.engines];
+    let rest = ["--offline", "--predictions", again];
+    replay(&recording, &[engines.as_slice(), &rest].concat(), folder);
     same_lines(
         "the export",
         &lines_of(again.as_ref()),
