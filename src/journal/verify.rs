@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,8 +60,13 @@ struct Checked {
     len: u64,
 }
 
-fn check(path: &Path, seqs: Range<u64>) -> Result<Checked, Error> {
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+fn check(listed: &Listed) -> Result<Checked, Error> {
+    let (path, seqs) = (&*listed.path, listed.seqs.clone());
+    let file = match &listed.log {
+        Some(log) => log.try_clone(),
+        None => File::open(path),
+    };
+    let file = file.map_err(|e| Error::io("open", path, e))?;
     let len = (file.metadata().map_err(|e| Error::io("stat", path, e))?).len();
     let listed = read_footer(&file).map_err(|e| Error::io("read", path, e))?;
     let Some(blocks) = listed else {
@@ -132,32 +137,49 @@ fn check(path: &Path, seqs: Range<u64>) -> Result<Checked, Error> {
 }
 
 /// Checks a file that may be under writing: what looks damaged at its very end is looked at twice.
-fn check_patiently(path: &Path, seqs: Range<u64>) -> Result<Checked, Error> {
-    let found = check(path, seqs.clone())?;
+fn check_patiently(listed: &Listed) -> Result<Checked, Error> {
+    let found = check(listed)?;
     let at_end = |c: &Checked| !c.sealed && c.losses.iter().any(|(at, _)| at.end == c.len);
     if !at_end(&found) {
         return Ok(found);
     }
     std::thread::sleep(IN_FLIGHT);
-    check(path, seqs)
+    check(listed)
 }
 
-/// The journal's files in the order of what they hold, each with its sequence numbers' bounds.
-fn files(dir: &Path) -> Result<Vec<(std::path::PathBuf, Range<u64>)>, Error> {
+/// A file of the journal.
+struct Listed {
+    path: PathBuf,
+    /// What it has room for.
+    seqs: Range<u64>,
+    /// A log, opened as it was listed: it is read to its end even if the daemon moves what it holds meanwhile
+    /// and unlinks it. There are few of them.
+    log: Option<File>,
+}
+
+/// The journal's files in the order of what they hold.
+fn files(dir: &Path) -> Result<Vec<Listed>, Error> {
     // Logs first, as recovery does, and for the same reason.
-    let logs = list(dir, LOG)?;
-    let segments = list(dir, SEGMENT)?;
-    let mut files: Vec<_> = (segments.iter().enumerate())
-        .map(|(i, (first, path))| {
-            let limit = segments.get(i + 1).map_or(u64::MAX, |(next, _)| *next);
-            (path.clone(), *first..limit)
+    let logs = (list(dir, LOG)?.into_iter())
+        .map(|(first, path)| match File::open(&path) {
+            Ok(log) => Ok((first, path, Some(log))),
+            Err(e) => Err(Error::io("open", &path, e)),
         })
-        .collect();
-    files.extend(logs.iter().enumerate().map(|(i, (first, path))| {
-        let limit = logs.get(i + 1).map_or(u64::MAX, |(next, _)| *next);
-        (path.clone(), *first..limit)
-    }));
-    Ok(files)
+        .collect::<Result<Vec<_>, _>>()?;
+    let segments = list(dir, SEGMENT)?.into_iter();
+    let segments = segments.map(|(first, path)| (first, path, None));
+    Ok(listed(segments.collect()).chain(listed(logs)).collect())
+}
+
+/// Each file ends where the next one begins.
+fn listed(files: Vec<(u64, PathBuf, Option<File>)>) -> impl Iterator<Item = Listed> {
+    let firsts: Vec<u64> = files.iter().map(|(first, ..)| *first).collect();
+    let ends = firsts.into_iter().skip(1).chain([u64::MAX]);
+    (files.into_iter().zip(ends)).map(|((first, path, log), end)| Listed {
+        path,
+        seqs: first..end,
+        log,
+    })
 }
 
 /// Follows sequence numbers from file to file, and names what no damage explains.
@@ -216,7 +238,8 @@ impl Continuity {
 
 /// Holds every block of the journal in `dir` against its checksums, and decodes it. Changes nothing.
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
-    /// How often to begin anew when the daemon moves or removes files under the reader.
+    /// How often to begin anew when retention removes a segment, or the daemon a log between its listing and its
+    /// opening.
     const TRIES: usize = 10;
     let mut tries = 0;
     loop {
@@ -238,13 +261,14 @@ fn verify_once(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report,
         known_losses: continuity.known.clone(),
         ..Report::default()
     };
-    for (i, (path, seqs)) in files.iter().enumerate() {
+    for (i, listed) in files.iter().enumerate() {
+        let (path, seqs) = (&listed.path, &listed.seqs);
         progress(Progress {
             what: "verifying",
             done: i as u64,
             of: files.len() as u64,
         });
-        let found = check_patiently(path, seqs.clone())?;
+        let found = check_patiently(listed)?;
         report.damage.extend(continuity.missing(path, seqs, &found));
         report.files.push(FileReport {
             file: path
@@ -277,13 +301,14 @@ pub fn repair(
         let _lock = lock_dir(dir)?;
         let mut continuity = Continuity::begin(dir)?;
         let files = files(dir)?;
-        for (i, (path, seqs)) in files.iter().enumerate() {
+        for (i, listed) in files.iter().enumerate() {
+            let (path, seqs) = (&listed.path, &listed.seqs);
             progress(Progress {
                 what: "repairing",
                 done: i as u64,
                 of: files.len() as u64,
             });
-            let found = check(path, seqs.clone())?;
+            let found = check(listed)?;
             for loss in continuity.missing(path, seqs, &found) {
                 // There are no bytes of it; its name is what is kept.
                 quarantine(dir, &loss, &[])?;
