@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::broker;
-use super::simulate::{self, Bar, Paced};
+use super::simulate;
 use crate::api::health::Health;
 use crate::cli::say::say;
 use crate::config::Config;
 use crate::daemon;
 use crate::ingest::mqtt::{self, Broker, Version};
+use crate::ingest::recording;
 use crate::ingest::replay::{self, Pace};
 use crate::observability::{self, LogFormat};
 use crate::publish;
@@ -196,13 +197,14 @@ async fn feed(
     mut backlog: Backlog,
 ) -> anyhow::Result<()> {
     let stop = backlog.stop.clone();
+    let options = replay::Options { pace, cbor: false };
+    let mut hold = move |p: replay::Progress| backlog.hold(p.messages);
     if let Some(simulator) = simulator {
-        let bar = Bar::telling(move |messages| backlog.hold(messages));
-        simulate::to_broker(Paced::start(simulator, pace, stop, bar), &broker).await?;
+        let source = simulate::messages(simulator);
+        replay::publish_mqtt(source, options, &broker, &stop, &mut hold).await?;
     } else if let Some(recording) = recording {
-        let options = replay::Options { pace, cbor: false };
-        let mut hold = move |p: replay::Progress| backlog.hold(p.messages);
-        replay::publish_mqtt(&recording, options, &broker, &stop, &mut hold).await?;
+        let source = recording::Reader::open(&recording)?;
+        replay::publish_mqtt(source, options, &broker, &stop, &mut hold).await?;
     }
     Ok(())
 }

@@ -91,17 +91,18 @@ async fn publish(args: &Args) -> anyhow::Result<()> {
             bar.set_message(at.to_string());
         }
     };
+    let reader = recording::Reader::open(&args.file)?;
     let summary = match (&args.mqtt, &args.zenoh) {
         (Some(url), _) => {
             let broker = Broker {
                 url: url.clone(),
                 ..Broker::default()
             };
-            replay::publish_mqtt(&args.file, options, &broker, &stop, &mut tell).await?
+            replay::publish_mqtt(reader, options, &broker, &stop, &mut tell).await?
         }
         (None, Some(locator)) => {
             let network = Network::towards(locator.clone());
-            replay::publish_zenoh(&args.file, options, &network, &stop, &mut tell).await?
+            replay::publish_zenoh(reader, options, &network, &stop, &mut tell).await?
         }
         (None, None) => unreachable!("checked by the caller"),
     };

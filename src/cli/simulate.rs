@@ -5,29 +5,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use zenoh::qos::CongestionControl;
 
 use crate::cli::say::say;
 use crate::ingest::mqtt::Broker;
-use crate::ingest::mqtt::outbox::{self, Publication};
-use crate::ingest::recording;
-use crate::ingest::replay::Pace;
+use crate::ingest::recording::{self, Recorded};
+use crate::ingest::replay::{self, Pace, Source};
 use crate::ingest::zenoh::Network;
 use crate::record::Time;
 use crate::simulator::circuit::{CIRCUITS, Circuit};
 use crate::simulator::{Emitted, FrameOptions, Options, Programme, Rain, SessionKind, Simulator};
 
-/// Messages that are simulated at a time, and batches that are simulated ahead of their time.
-const BATCH: usize = 256;
-const AHEAD: usize = 8;
-/// Publications on their way to the broker's connection.
-const QUEUE: usize = 1024;
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// Sleeps shorter than this are not worth it.
-const TICK: Duration = Duration::from_millis(2);
 
 /// What to simulate.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -160,27 +150,45 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let simulator = Simulator::new(args.options())?;
-    let progress = Bar::new();
+    let mut progress = Bar::new();
     match (&args.out, &args.mqtt, &args.zenoh) {
         (Some(path), _, _) => record(simulator, path, progress),
         (None, None, None) => {
             bail!("nowhere to go: name --out FILE, --mqtt URL or --zenoh LOCATOR")
         }
-        (None, mqtt, zenoh) => tokio::runtime::Runtime::new()?.block_on(async {
-            let stop = CancellationToken::new();
-            let interrupted = stop.clone();
-            tokio::spawn(async move {
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    interrupted.cancel();
-                }
-            });
-            let paced = Paced::start(simulator, args.speed, stop, progress);
-            match (mqtt, zenoh) {
-                (Some(url), _) => to_broker(paced, &Broker::at(url)).await,
-                (None, Some(locator)) => to_zenoh(paced, &Network::towards(locator)).await,
-                (None, None) => Ok(()),
-            }
-        }),
+        (None, mqtt, zenoh) => {
+            let options = replay::Options {
+                pace: args.speed,
+                cbor: false,
+            };
+            tokio::runtime::Runtime::new()?.block_on(async {
+                let stop = CancellationToken::new();
+                let interrupted = stop.clone();
+                tokio::spawn(async move {
+                    if tokio::signal::ctrl_c().await.is_ok() {
+                        interrupted.cancel();
+                    }
+                });
+                let source = messages(simulator);
+                let mut tell = |p: replay::Progress| progress.show(p);
+                let (done, whereto) = match (mqtt, zenoh) {
+                    (Some(url), _) => {
+                        let broker = Broker::at(url);
+                        let sent = replay::publish_mqtt(source, options, &broker, &stop, &mut tell);
+                        (sent.await?, format!("acknowledged by {url}"))
+                    }
+                    (None, Some(locator)) => {
+                        let network = Network::towards(locator);
+                        let put =
+                            replay::publish_zenoh(source, options, &network, &stop, &mut tell);
+                        (put.await?, format!("taken at {locator}"))
+                    }
+                    (None, None) => return Ok(()),
+                };
+                progress.finish(done.messages, &whereto);
+                Ok(())
+            })
+        }
     }
 }
 
@@ -188,205 +196,62 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn record(simulator: Simulator, path: &Path, mut progress: Bar) -> anyhow::Result<()> {
     let mut writer = recording::Writer::create(path)?;
     let wrong = || format!("{} cannot be written", path.display());
+    let mut done = replay::Progress::default();
     for message in simulator {
         writer
             .write(message.t, &message.topic, &message.payload)
             .with_context(wrong)?;
-        progress.count(message.t);
+        done.messages += 1;
+        done.at = Some(message.t);
+        done.bytes += message.payload.len() as u64;
+        progress.show(done);
     }
     writer.finish().with_context(wrong)?;
-    progress.finish(&format!("in {}", path.display()));
+    progress.finish(done.messages, &format!("in {}", path.display()));
     Ok(())
 }
 
-/// A simulator whose messages come when they are due.
-pub struct Paced {
-    batches: mpsc::Receiver<Vec<Emitted>>,
-    batch: std::vec::IntoIter<Emitted>,
-    pace: Pace,
-    /// When the first message was handed out, and its time.
-    began: Option<(Instant, Time)>,
-    stop: CancellationToken,
-    progress: Bar,
-}
-
-impl Paced {
-    /// Simulates ahead, on a thread of its own, by a few thousand messages at most. Needs a runtime.
-    pub fn start(
-        simulator: Simulator,
-        pace: Pace,
-        stop: CancellationToken,
-        progress: Bar,
-    ) -> Paced {
-        let (to, batches) = mpsc::channel(AHEAD);
-        tokio::task::spawn_blocking(move || {
-            let mut simulator = simulator;
-            loop {
-                let batch: Vec<Emitted> = simulator.by_ref().take(BATCH).collect();
-                if batch.is_empty() || to.blocking_send(batch).is_err() {
-                    break;
-                }
-            }
-        });
-        let batch = Vec::new().into_iter();
-        Paced {
-            batches,
-            batch,
-            pace,
-            began: None,
-            stop,
-            progress,
-        }
-    }
-
-    /// The next message, when it is due; `None` at the end or when told to stop.
-    async fn next(&mut self) -> Option<Emitted> {
-        let message = loop {
-            if self.stop.is_cancelled() {
-                return None;
-            }
-            match self.batch.next() {
-                Some(message) => break message,
-                None => self.batch = self.batches.recv().await?.into_iter(),
-            }
-        };
-        let (began, first) = *self.began.get_or_insert((Instant::now(), message.t));
-        if let Pace::Times(times) = self.pace {
-            let due = Duration::try_from_secs_f64(message.t.seconds_since(first) / times);
-            let due = began + due.unwrap_or_default();
-            if due > Instant::now() + TICK {
-                tokio::select! {
-                    () = tokio::time::sleep_until(due.into()) => {}
-                    () = self.stop.cancelled() => return None,
-                }
-            }
-        }
-        self.progress.count(message.t);
-        Some(message)
-    }
-}
-
-/// Publishes at QoS 1 until the simulation ends and the broker has acknowledged all of it.
-pub async fn to_broker(mut paced: Paced, broker: &Broker) -> anyhow::Result<()> {
-    broker.validate()?;
-    let (to, publications) = mpsc::channel(QUEUE);
-    let (told, progress) = watch::channel(outbox::Progress::default());
-    let client_id = broker.client_id_for(&format!("simulate-{}", std::process::id()));
-    let stop = paced.stop.child_token();
-    let _stopping = stop.clone().drop_guard();
-    let mut outbox = tokio::spawn({
-        let broker = broker.clone();
-        async move { outbox::run(&broker, &client_id, None, publications, told, stop).await }
-    });
-    while let Some(message) = paced.next().await {
-        let publication = Publication {
-            topic: message.topic,
-            payload: message.payload,
-            qos: 1,
-            retain: false,
-            place: None,
-        };
-        tokio::select! {
-            biased;
-            sent = to.send(publication) => if sent.is_err() { break },
-            ended = &mut outbox => {
-                ended?;
-                let error = progress.borrow().last_error.clone().unwrap_or_default();
-                bail!("{}: {error}", broker.url);
-            }
-        }
-    }
-    drop(to);
-    outbox.await?;
-    let end = progress.borrow().clone();
-    if end.rejected || end.refused > 0 {
-        let why = end.last_refusal.or(end.last_error).unwrap_or_default();
-        bail!("{}: {} messages refused: {why}", broker.url, end.refused);
-    }
-    paced.progress.finish(&format!(
-        "to {}, {} acknowledged",
-        broker.url, end.delivered
-    ));
-    Ok(())
-}
-
-/// Puts into a Zenoh network, waiting where it is congested, until the simulation ends.
-pub async fn to_zenoh(mut paced: Paced, network: &Network) -> anyhow::Result<()> {
-    let session = network.open().await?;
-    while let Some(message) = paced.next().await {
-        session
-            .put(&*message.topic, message.payload)
-            .congestion_control(CongestionControl::Block)
-            .await
-            .map_err(|e| anyhow::anyhow!("{e}"))?;
-    }
-    crate::ingest::zenoh::taken(&session).await;
-    session.close().await.map_err(|e| anyhow::anyhow!("{e}"))?;
-    paced.progress.finish("to Zenoh");
-    Ok(())
+/// What the simulator says, as a recording would give it.
+pub fn messages(simulator: Simulator) -> impl Source {
+    simulator.map(|emitted: Emitted| {
+        Ok(Recorded {
+            at: emitted.t,
+            topic: emitted.topic,
+            payload: emitted.payload,
+        })
+    })
 }
 
 /// Shows how far it has come.
-pub struct Bar {
+struct Bar {
     bar: ProgressBar,
-    quiet: bool,
-    messages: u64,
     shown: Instant,
-    told: Option<Box<dyn FnMut(u64) + Send>>,
 }
 
 impl Bar {
-    /// None to be seen: `told` hears instead how many messages were handed out. The next one waits
-    /// until it returns.
-    #[cfg(feature = "demo")]
-    pub fn telling(told: impl FnMut(u64) + Send + 'static) -> Bar {
-        Bar {
-            told: Some(Box::new(told)),
-            ..Bar::hidden()
-        }
-    }
-
-    pub fn new() -> Bar {
+    fn new() -> Bar {
         let style =
             ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
         Bar {
             bar: ProgressBar::new_spinner().with_style(style),
-            quiet: false,
-            messages: 0,
             shown: Instant::now(),
-            told: None,
         }
     }
 
-    /// One that shows nothing.
-    #[cfg(feature = "demo")]
-    pub fn hidden() -> Bar {
-        Bar {
-            bar: ProgressBar::hidden(),
-            quiet: true,
-            messages: 0,
-            shown: Instant::now(),
-            told: None,
+    fn show(&mut self, progress: replay::Progress) {
+        if self.shown.elapsed() < SHOW_EVERY {
+            return;
         }
-    }
-
-    fn count(&mut self, at: Time) {
-        self.messages += 1;
-        if self.shown.elapsed() >= SHOW_EVERY {
-            self.shown = Instant::now();
-            self.bar.set_position(self.messages);
+        self.shown = Instant::now();
+        self.bar.set_position(progress.messages);
+        if let Some(at) = progress.at {
             self.bar.set_message(at.to_string());
-            if let Some(told) = &mut self.told {
-                told(self.messages);
-            }
         }
     }
 
-    fn finish(&self, what: &str) {
+    fn finish(&self, messages: u64, what: &str) {
         self.bar.finish_and_clear();
-        if !self.quiet {
-            say!("{} messages {what}", self.messages);
-        }
+        say!("{messages} messages {what}");
     }
 }

@@ -21,7 +21,10 @@ use crate::record::key::Version;
 use crate::record::{DocumentKey, Entry, Kind, Record, Time};
 
 /// Documents remembered in memory: more than any broker keeps in flight.
-pub const RECENT: usize = 65_536;
+pub const RECENT: usize = 32_768;
+/// Documents that their table has room for. Where entries come and go, one that is more than half full grows when it
+/// is swept, and touches all of its new memory at once.
+const ROOM: usize = 2 * RECENT;
 /// Cars × kinds × sessions whose latest time is remembered; when full, the table starts afresh (and
 /// the journal is asked instead).
 const MAX_STREAMS: usize = 8_192;
@@ -72,7 +75,7 @@ impl Dedupe {
             .collect();
         Dedupe {
             reader,
-            recent: FxHashMap::with_capacity_and_hasher(RECENT, Default::default()),
+            recent: FxHashMap::with_capacity_and_hasher(ROOM, Default::default()),
             order: VecDeque::with_capacity(RECENT),
             latest: FxHashMap::default(),
             floor,
@@ -152,14 +155,17 @@ impl Dedupe {
     }
 
     fn keep(&mut self, document: DocumentKey, version: Version) {
-        if self.recent.insert(document, version).is_none() {
-            if self.order.len() == RECENT
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.recent.remove(&oldest);
-            }
-            self.order.push_back(document);
+        if let Some(held) = self.recent.get_mut(&document) {
+            *held = version;
+            return;
         }
+        if self.order.len() == RECENT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+        self.recent.insert(document, version);
+        self.order.push_back(document);
     }
 
     fn count_gap(&mut self, car: (i32, u8), sequence: u64) {
@@ -188,4 +194,37 @@ fn stream_of(entry: &Entry) -> Option<(Stream, Time)> {
         entry.record.driver_number()?,
     );
     Some((stream, entry.record.date()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Journal, Options};
+    use crate::record::codec::{Wire, decode_document};
+
+    fn lap(n: usize) -> Entry {
+        let json = format!(
+            r#"{{"meeting_key":1229,"session_key":9472,"driver_number":1,"lap_number":1,"_key":"{n}","_id":7}}"#
+        );
+        decode_document(Kind::Lap, json.as_bytes(), Some(Wire::Json)).unwrap()
+    }
+
+    #[test]
+    fn the_window_takes_no_more_memory_as_documents_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), Options::default(), &mut |_| {}).unwrap();
+        let mut dedupe = Dedupe::new(journal.reader());
+        let room = (dedupe.recent.capacity(), dedupe.order.capacity());
+        for n in 0..4 * RECENT {
+            let verdict = dedupe.judge(&lap(n)).unwrap();
+            assert_eq!(verdict, Verdict::NewDocument, "{n}");
+            // What it has just seen is what it knows best.
+            assert_eq!(dedupe.judge(&lap(n)).unwrap(), Verdict::Duplicate, "{n}");
+        }
+        assert_eq!(dedupe.recent.len(), RECENT);
+        assert!(dedupe.recent.capacity() <= room.0, "the table has grown");
+        assert_eq!(dedupe.order.capacity(), room.1);
+        // Beyond the window the journal is asked, and this one holds nothing.
+        assert_eq!(dedupe.judge(&lap(0)).unwrap(), Verdict::NewDocument);
+    }
 }

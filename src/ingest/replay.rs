@@ -1,11 +1,11 @@
-//! Replay: a recording, played at a chosen pace into the intake, to a broker or to a Zenoh network.
+//! Replay: messages that come with their times, from a recording or the simulator, played at a chosen pace to a
+//! broker or to a Zenoh network.
 //!
-//! One reader thread decompresses and parses ahead (a few batches at most); messages leave in the
-//! order of the file, over one connection. Bad lines are skipped and counted; a file that cannot be
-//! read to its end is an error, after what was readable was played.
+//! One thread decompresses and parses, or simulates, ahead (a few batches at most); messages leave in the order in
+//! which they come, over one connection. Bad lines are skipped and counted; a file that cannot be read to its
+//! end is an error, after what was readable was played.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,11 +14,9 @@ use tokio_util::sync::CancellationToken;
 use zenoh::pubsub::Publisher;
 use zenoh::qos::CongestionControl;
 
-use super::Message;
-use super::intake::Intake;
 use super::mqtt::Broker;
 use super::mqtt::outbox::{self, Publication};
-use super::recording::{self, Reader, Recorded};
+use super::recording::{self, Recorded};
 use super::zenoh::Network;
 use crate::record::Time;
 use crate::record::codec::{Topic, Wire, decode_document, encode};
@@ -42,7 +40,12 @@ const MAX_PUBLISHERS: usize = 1024;
 /// Sleeps shorter than this are not worth it.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How fast a recording is played.
+/// What is played: a [`recording::Reader`], or what a simulator makes up.
+pub trait Source: Iterator<Item = Result<Recorded, recording::Error>> + Send + 'static {}
+
+impl<T: Iterator<Item = Result<Recorded, recording::Error>> + Send + 'static> Source for T {}
+
+/// How fast it is played.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
     /// As fast as it is taken.
@@ -68,7 +71,7 @@ impl std::str::FromStr for Pace {
     }
 }
 
-/// How a recording is played.
+/// How it is played.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     pub pace: Pace,
@@ -118,8 +121,6 @@ pub struct Summary {
 pub enum Error {
     #[error(transparent)]
     Recording(#[from] recording::Error),
-    #[error("the intake is closed: the daemon is stopping")]
-    IntakeClosed,
     #[error("{url}: {fault}")]
     Broker { url: String, fault: String },
     #[error("{url}: the broker refused {refused} of {sent} messages, the last one as {reason}")]
@@ -138,40 +139,13 @@ pub enum Error {
 /// What is told while a replay runs.
 pub type Tell<'a> = &'a mut (dyn FnMut(Progress) + Send);
 
-/// Plays a recording into the intake of this process.
+/// Plays to a broker at QoS 1; ends when the broker has acknowledged every message.
 ///
 /// # Errors
-/// If the recording cannot be read to its end or the intake closes.
-pub async fn into_intake(
-    path: &Path,
-    options: Options,
-    intake: &Intake,
-    stop: &CancellationToken,
-    tell: Tell<'_>,
-) -> Result<Summary, Error> {
-    let mut player = Player::start(Reader::open(path)?, options, tell);
-    while let Some(recorded) = player.next(stop).await? {
-        let message = Message {
-            topic: recorded.topic,
-            payload: recorded.payload,
-            received: Instant::now(),
-            ack: None,
-        };
-        tokio::select! {
-            sent = intake.send(message) => sent.map_err(|_| Error::IntakeClosed)?,
-            () = stop.cancelled() => {}
-        }
-    }
-    Ok(player.finish(stop))
-}
-
-/// Plays a recording to a broker at QoS 1; ends when the broker has acknowledged every message.
-///
-/// # Errors
-/// If the recording cannot be read to its end, or the broker refuses us, refuses messages, or is out
+/// If the source cannot be read to its end, or the broker refuses us, refuses messages, or is out
 /// of reach for a minute.
 pub async fn publish_mqtt(
-    path: &Path,
+    source: impl Source,
     options: Options,
     broker: &Broker,
     stop: &CancellationToken,
@@ -182,10 +156,10 @@ pub async fn publish_mqtt(
         fault,
     };
     broker.validate().map_err(|e| fault(e.to_string()))?;
-    let mut player = Player::start(Reader::open(path)?, options, tell);
+    let mut player = Player::start(source, options, tell);
     let (to, publications) = mpsc::channel(QUEUE);
     let (told, mut progress) = watch::channel(outbox::Progress::default());
-    let client_id = broker.client_id_for(&format!("replay-{}", std::process::id()));
+    let client_id = broker.client_id_for(&format!("play-{}", std::process::id()));
     // Given up when this function is left, for whatever reason.
     let halt = stop.child_token();
     let _halting = halt.clone().drop_guard();
@@ -267,21 +241,21 @@ async fn trouble(progress: &mut watch::Receiver<outbox::Progress>) -> String {
     }
 }
 
-/// Plays a recording into a Zenoh network, with `CongestionControl::Block`. Waits for a subscriber
+/// Plays into a Zenoh network, with `CongestionControl::Block`. Waits for a subscriber
 /// first, and at the end until every source of ours has taken the last message (closing a session
 /// drops what is still on its way).
 ///
 /// # Errors
-/// If the recording cannot be read to its end, there is no session, or nobody subscribes.
+/// If the source cannot be read to its end, there is no session, or nobody subscribes.
 pub async fn publish_zenoh(
-    path: &Path,
+    source: impl Source,
     options: Options,
     network: &Network,
     stop: &CancellationToken,
     tell: Tell<'_>,
 ) -> Result<Summary, Error> {
     let wrong = |e: zenoh::Error| super::zenoh::Error::Session(e.to_string());
-    let mut player = Player::start(Reader::open(path)?, options, tell);
+    let mut player = Player::start(source, options, tell);
     let session = network.open().await?;
     let mut publishers: HashMap<Box<str>, Publisher<'static>> = HashMap::new();
     let mut awaited = false;
@@ -330,7 +304,7 @@ async fn listened(publisher: &Publisher<'_>, stop: &CancellationToken) -> Result
 
 type Batch = Vec<Result<Recorded, recording::Error>>;
 
-/// Hands a recording's messages out when they are due.
+/// Hands messages out when they are due.
 struct Player<'a> {
     batches: mpsc::Receiver<Batch>,
     batch: std::vec::IntoIter<Result<Recorded, recording::Error>>,
@@ -343,12 +317,12 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn start(mut reader: Reader, options: Options, tell: Tell<'a>) -> Player<'a> {
+    fn start(mut source: impl Source, options: Options, tell: Tell<'a>) -> Player<'a> {
         let (to, batches) = mpsc::channel(AHEAD);
-        // Ends with the file, or when the player is gone.
+        // Ends with the source, or when the player is gone.
         tokio::task::spawn_blocking(move || {
             loop {
-                let mut batch: Batch = reader.by_ref().take(BATCH).collect();
+                let mut batch: Batch = source.by_ref().take(BATCH).collect();
                 if options.cbor {
                     for recorded in batch.iter_mut().flatten() {
                         recorded.payload = to_cbor(&recorded.topic, &recorded.payload);
@@ -457,6 +431,7 @@ fn to_cbor(topic: &str, payload: &Bytes) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recording::Reader;
     use super::*;
     use crate::record::decode;
 

@@ -557,7 +557,7 @@ mod tests {
         tokio::time::timeout(PATIENCE, up).await.unwrap().unwrap();
 
         let file = recording(MESSAGES);
-        let path = file.path().to_owned();
+        let reader = recording::Reader::open(file.path()).unwrap();
         let player = tokio::spawn(async move {
             let options = replay::Options {
                 pace: replay::Pace::Max,
@@ -565,7 +565,7 @@ mod tests {
             };
             let stop = CancellationToken::new();
             let network = Network::towards(locator);
-            replay::publish_zenoh(&path, options, &network, &stop, &mut |_| {}).await
+            replay::publish_zenoh(reader, options, &network, &stop, &mut |_| {}).await
         });
         // Nobody takes anything out of the intake: 32 MiB there and 8 MiB here, and TCP's buffers.
         let gauge = intake.gauge();
@@ -612,7 +612,8 @@ mod tests {
             ..Network::default()
         };
         let (stop, options) = (CancellationToken::new(), replay::Options::default());
-        let error = replay::publish_zenoh(file.path(), options, &network, &stop, &mut |_| {})
+        let reader = recording::Reader::open(file.path()).unwrap();
+        let error = replay::publish_zenoh(reader, options, &network, &stop, &mut |_| {})
             .await
             .unwrap_err();
         assert!(error.to_string().contains("start the daemon"), "{error}");
