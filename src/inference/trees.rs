@@ -198,17 +198,17 @@ impl Trees {
             let mut possible = [*reachable; N];
             for node in own {
                 let x = &x[node.column as usize];
-                for lane in 0..N {
-                    possible[lane] &= if x[lane] > node.edge {
+                for (possible, x) in possible.iter_mut().zip(x) {
+                    *possible &= if *x > node.edge {
                         node.right
                     } else {
                         node.left
                     };
                 }
             }
-            for lane in 0..N {
-                let leaf = possible[lane].trailing_zeros() as usize;
-                sum[lane] += f64::from(values.get(leaf).copied().unwrap_or(0.0));
+            for (sum, possible) in sum.iter_mut().zip(possible) {
+                let leaf = possible.trailing_zeros() as usize;
+                *sum += f64::from(values.get(leaf).copied().unwrap_or(0.0));
             }
         }
         let count = rows.len() / width;

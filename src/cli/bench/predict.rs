@@ -114,7 +114,7 @@ fn ticks(folder: &Path) -> anyhow::Result<Value> {
 }
 
 /// Quantiles of whole ticks, and of each model.
-fn told(names: &[String], times: &mut Times) -> Value {
+fn told(names: &[String], times: &mut [Vec<f64>]) -> Value {
     let ticks = times.first().map_or(0, Vec::len);
     let mut whole: Vec<f64> = (0..ticks)
         .map(|t| times.iter().map(|m| m[t]).sum())
