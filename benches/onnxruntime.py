@@ -1,47 +1,43 @@
-"""The models against onnxruntime on the same files, in the same run: python benches/onnxruntime.py TRACKSIDE [ENGINES]
+"""Models on onnxruntime, a round at a time: `trackside bench predict` runs this between its own rounds.
 
-Runs `TRACKSIDE bench predict --json`, then the same models with the same batch on one thread of onnxruntime, and
-prints both and `predict.ratio_to_onnxruntime` (below 1: trackside is quicker). Needs numpy and onnxruntime.
+    python -c "$(cat benches/onnxruntime.py)" MODELS THREADS
+
+MODELS is JSON: [{"file": an ONNX file, "inputs": {name: shape}}…]. Says what it is as one line of JSON; then, for
+every line that it reads (how many ticks), the milliseconds that each model took in each tick: [[…] a model].
+Needs numpy and onnxruntime; without them it says what is missing.
 """
 
 import json
-import subprocess
 import sys
 import time
-import tomllib
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
-
-CARS, TICKS, WARM_UP = 20, 300, 20
 
 
-def main():
-    trackside, engines = sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else "engines")
-    ours = json.loads(subprocess.run([trackside, "bench", "predict", "--json"], check=True, capture_output=True).stdout)["predict"]
+def say(what):
+    print(json.dumps(what), flush=True)
+
+
+def main(models, threads):
+    try:
+        import numpy as np
+        import onnxruntime
+    except ImportError as e:
+        say({"missing": f"{e} ({sys.executable})"})
+        return
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
     rng, runs = np.random.default_rng(1), []
-    for model in tomllib.loads((engines / "models.toml").read_text())["model"]:
-        by_car = any(-1 in i["shape"] for i in model["inputs"])
-        batch = CARS if CARS in model["batches"] else 1
-        session = onnxruntime.InferenceSession(str(engines / model["file"]), options)
-        feed = {i["name"]: rng.uniform(-1, 1, [batch if d == -1 else d for d in i["shape"]]).astype(np.float32)
-                for i in model["inputs"]}
-        runs.append((session, feed, CARS // batch if by_car else 1))
-    times = []
-    for tick in range(WARM_UP + TICKS):
-        began = time.perf_counter()
-        for session, feed, count in runs:
-            for _ in range(count):
+    for model in models:
+        session = onnxruntime.InferenceSession(model["file"], options, providers=["CPUExecutionProvider"])
+        runs.append((session, {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in model["inputs"].items()}))
+    say({"version": onnxruntime.__version__})
+    for line in sys.stdin:
+        times = [[] for _ in runs]
+        for _ in range(int(line)):
+            for (session, feed), took in zip(runs, times):
+                began = time.perf_counter()
                 session.run(None, feed)
-        if tick >= WARM_UP:
-            times.append((time.perf_counter() - began) * 1e3)
-    theirs = {"p50_ms": float(np.quantile(times, 0.5)), "p99_ms": float(np.quantile(times, 0.99))}
-    print(json.dumps({"predict": {"p50_ms": ours["p50_ms"], "p99_ms": ours["p99_ms"], "models": ours["models"],
-                                  "onnxruntime": theirs, "ratio_to_onnxruntime": ours["p50_ms"] / theirs["p50_ms"]}}, indent=1))
+                took.append((time.perf_counter() - began) * 1e3)
+        say(times)
 
 
-if __name__ == "__main__":
-    main()
+main(json.loads(sys.argv[1]), int(sys.argv[2]))

@@ -38,7 +38,7 @@ use crate::ingest::{mqtt, openf1, zenoh};
 use crate::journal::{self, Durability, Journal, Reader};
 use crate::live::{ALERTS, Alert, Live, Outlets, Snapshot};
 use crate::predict::floor::Floor;
-use crate::predict::{Models, Predictor, Scores};
+use crate::predict::{Predictor, Scores};
 use crate::publish;
 
 /// How often health is renewed.
@@ -85,17 +85,20 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let progress = Progress::new();
 
+    // The models, which take longer than all the rest: the fold alone waits for them.
+    let mut outlets = JoinSet::new();
+    let slot = Slot::default();
+    let looking = engines::Watch::new(config.engines.dir.clone(), slot.clone());
+    outlets.spawn(looking.run(stop_outlets.clone()));
+
     // The journals, and the two threads that live on them.
     let (records, predictions) = open_journals(config)?;
     let writer = Writer::new(records, config.commit);
     let reader = writer.reader();
     let (receipts, writer_status) = (writer.receipts(), writer.status());
-    let models = load_models(config);
-    let predictor = Predictor::new(Floor::shipped()).with_models(models.clone());
-    let slot = Slot::default();
-    let live = Live::new(&reader, predictor, predictions)
+    let live = Live::new(&reader, Predictor::new(Floor::shipped()), predictions)
         .context("the journal of predictions cannot be read")?
-        .with_slot(slot.clone());
+        .with_slot(slot);
     let prediction_reader = live.predictions();
     let snapshot = watch::channel(Arc::new(live.snapshot())).0;
     let snapshots = snapshot.subscribe();
@@ -124,10 +127,6 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
     let statuses = start_sources(config, &intake, &stop_sources, &mut sources);
 
     // Answers out.
-    let mut outlets = JoinSet::new();
-    outlets.spawn(
-        engines::Watch::new(config.engines.dir.clone(), models, slot).run(stop_outlets.clone()),
-    );
     let (health, healths) = watch::channel(Arc::new(Health::starting(started)));
     let server = api::serve(
         config.api.listen,
@@ -501,20 +500,6 @@ impl Watch {
             },
             at: now,
             ..Health::starting(self.started)
-        }
-    }
-}
-
-/// The models that `config` names; the floor alone, and a line in the log, where they cannot be used.
-fn load_models(config: &Config) -> Models {
-    match config.engines.dir.load() {
-        Ok(models) => {
-            tracing::info!(?models, "models");
-            models
-        }
-        Err(e) => {
-            tracing::error!(error = %e, "the models cannot be used; the statistical floor answers");
-            Models::none()
         }
     }
 }

@@ -4,9 +4,11 @@
 //! **Invariant:** everything here is a function of the records folded so far. Wall-clock time decides
 //! only how often a snapshot is handed out and what the latency histograms say. A restart folds the
 //! current meeting again from the journal and arrives at the same state; predictions that were
-//! journalled before are made again, compared by count and not published twice.
+//! journalled before are made again by the floor, read back where a model made them ([`Recall`]), and not
+//! published twice. The fold waits for its models ([`MODELS_PATIENCE`]), so that it is theirs to answer from the
+//! first record on, however long they take to load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,10 @@ const READ_RETRY: Duration = Duration::from_millis(500);
 const MEETING_SPAN_S: f64 = 5.0 * 86_400.0;
 /// Records before a session's own that may tell of it (its meeting).
 const PREAMBLE: u64 = 64;
+/// How long the fold waits for models that are being loaded before the floor answers in their place.
+const MODELS_PATIENCE: Duration = Duration::from_secs(15);
+/// Predictions read back at a time.
+const RECALLED: usize = 256;
 /// Alerts that a slow outlet may be behind.
 pub const ALERTS: usize = 256;
 
@@ -75,7 +81,7 @@ pub struct Live {
     race: Race,
     predictor: Predictor,
     /// New models on their way.
-    slot: Slot,
+    slot: Option<Slot>,
     predictions: Journal,
     laptime: BTreeMap<u8, LapTimePrediction>,
     pit: BTreeMap<u8, PitPrediction>,
@@ -83,6 +89,7 @@ pub struct Live {
     next: u64,
     /// Journalled predictions end with this many of this record.
     published: Option<(u64, usize)>,
+    recall: Recall,
 }
 
 /// What one batch brought.
@@ -104,23 +111,25 @@ impl Live {
         predictions: Journal,
     ) -> Result<Live, journal::Error> {
         let published = last_published(&predictions.reader())?;
+        let next = start_of_meeting(records);
         Ok(Live {
             race: Race::new(),
             predictor,
-            slot: Slot::default(),
+            slot: None,
+            recall: Recall::new(predictions.reader(), next)?,
             predictions,
             laptime: BTreeMap::new(),
             pit: BTreeMap::new(),
             order: None,
-            next: start_of_meeting(records),
+            next,
             published,
         })
     }
 
-    /// Takes new models from that slot, between two batches.
+    /// Takes new models from that slot, between two batches; the first of them before the first.
     #[must_use]
     pub fn with_slot(mut self, slot: Slot) -> Live {
-        self.slot = slot;
+        self.slot = Some(slot);
         self
     }
 
@@ -150,9 +159,7 @@ impl Live {
     /// If predictions could not be journalled.
     pub fn fold(&mut self, first: u64, entries: &[Entry]) -> Result<Folded, journal::Error> {
         let mut folded = Folded::default();
-        if let Some(models) = self.slot.take() {
-            self.predictor.swap_models(models);
-        }
+        self.take_models();
         for (seq, entry) in (first..).zip(entries) {
             let events = self.race.apply(seq, entry);
             for event in &events {
@@ -170,7 +177,14 @@ impl Live {
                     });
                 }
             }
-            let made = self.predictor.observe(&self.race, seq, &events);
+            let session = self.race.session.key;
+            let before = match self.published {
+                Some((last, _)) if seq <= last => self.recall.of(seq, session)?,
+                _ => Vec::new(),
+            };
+            let made = self
+                .predictor
+                .observe_again(&self.race, seq, &events, &before);
             for (nth, prediction) in made.into_iter().enumerate() {
                 self.keep(&prediction);
                 if !self.was_published(seq, nth) {
@@ -190,6 +204,16 @@ impl Live {
         // Also without news: what an earlier failure left in the buffer is tried again.
         self.predictions.commit()?;
         Ok(folded)
+    }
+
+    /// Takes the models that wait in the slot; whether there were any.
+    fn take_models(&mut self) -> bool {
+        let models = self.slot.as_ref().and_then(Slot::take);
+        let there = models.is_some();
+        if let Some(models) = models {
+            self.predictor.swap_models(models);
+        }
+        there
     }
 
     /// The state now.
@@ -228,6 +252,68 @@ impl Live {
     fn was_published(&self, seq: u64, nth: usize) -> bool {
         self.published
             .is_some_and(|(last, count)| seq < last || (seq == last && nth < count))
+    }
+}
+
+/// Reads back what was published, record by record in the order of the journal.
+struct Recall {
+    predictions: Reader,
+    /// The next to be read, and where what was published before this start ends.
+    at: u64,
+    end: u64,
+    read: VecDeque<Prediction>,
+}
+
+impl Recall {
+    /// Begins with the predictions of record `from`.
+    fn new(predictions: Reader, from: u64) -> Result<Recall, journal::Error> {
+        let end = predictions.next_seq();
+        let (mut low, mut high) = (predictions.first_seq(), end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let batch = predictions.batch(middle, 1)?;
+            let earlier = batch.entries.first().is_some_and(|e| match &e.record {
+                Record::Prediction(p) => p.seq() < from,
+                _ => false,
+            });
+            match earlier {
+                true => low = batch.next_seq(),
+                false => high = middle,
+            }
+        }
+        Ok(Recall {
+            predictions,
+            at: low,
+            end,
+            read: VecDeque::new(),
+        })
+    }
+
+    /// What was published of that record, in that session; to be asked in ascending order.
+    fn of(&mut self, seq: u64, session: Option<i32>) -> Result<Vec<Prediction>, journal::Error> {
+        let mut found = Vec::new();
+        loop {
+            while let Some(next) = self.read.pop_front() {
+                if next.seq() > seq {
+                    self.read.push_front(next);
+                    return Ok(found);
+                }
+                if next.seq() == seq && Some(next.session_key()) == session {
+                    found.push(next);
+                }
+            }
+            if self.at >= self.end {
+                return Ok(found);
+            }
+            let most = RECALLED.min((self.end - self.at) as usize);
+            let batch = self.predictions.batch(self.at, most)?;
+            self.at = batch.next_seq().max(self.at + 1);
+            let entries = batch.entries.into_iter();
+            self.read.extend(entries.filter_map(|e| match e.record {
+                Record::Prediction(p) => Some(*p),
+                _ => None,
+            }));
+        }
     }
 }
 
@@ -296,6 +382,24 @@ pub struct Outlets {
 }
 
 impl Live {
+    /// Until the first models are there, or it is known that there will be none; also if the daemon is told to stop
+    /// meanwhile, since what is committed is still to be folded, by whom it is due.
+    fn wait_for_models(&self, runtime: &Handle, beat: impl Fn()) {
+        let Some(slot) = &self.slot else { return };
+        let began = Instant::now();
+        while began.elapsed() < MODELS_PATIENCE {
+            beat();
+            // Made inside: the timer wants the runtime around it.
+            let settled = async { tokio::time::timeout(IDLE_TICK, slot.settled()).await };
+            if runtime.block_on(settled).is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(
+            "the models are still being loaded; the statistical floor answers until they are"
+        );
+    }
+
     /// Folds until `stop` is cancelled and everything committed is folded. `beat` is called at least
     /// every half second.
     ///
@@ -309,6 +413,7 @@ impl Live {
         stop: &CancellationToken,
         beat: impl Fn(),
     ) -> Result<(), journal::Error> {
+        self.wait_for_models(runtime, &beat);
         let mut committed = records.committed();
         // What was in the journal at start is no news to anyone.
         let live_from = records.next_seq();
@@ -316,6 +421,7 @@ impl Live {
         let mut stale = true;
         loop {
             beat();
+            stale |= self.take_models();
             let batch = match records.batch(self.next, FOLD_BATCH) {
                 Ok(batch) => batch,
                 Err(e) => {
@@ -374,3 +480,6 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! The folder of models: where it lies, loading what is in it, and a new version while a race runs.
 //!
 //! Without a word, models are looked for beside the program, in `../share/trackside/engines` of it, and in
-//! `engines/` of the working directory; `none` is the statistical floor alone. A daemon looks again every
-//! [`LOOK_AGAIN`]: a folder whose manifest has changed is loaded beside the one in use (digests, shapes and
-//! recorded answers are checked), and handed to the fold, which takes it between two records. A folder that
-//! cannot be used changes nothing and is named in the log.
+//! `engines/` of the working directory; `none` is the statistical floor alone. A daemon loads them beside its
+//! start, and looks again every [`LOOK_AGAIN`]: a folder whose manifest has changed is loaded beside the one in
+//! use (digests, shapes and recorded answers are checked), and handed to the fold, which takes it between two
+//! records. A folder that cannot be used changes nothing and is named in the log.
 //!
 //! **Invariant:** no model is no error; a broken model never replaces a working one.
 
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::inference::{EngineError, manifest};
@@ -84,17 +85,28 @@ impl Chosen {
 
 /// A new version on its way to the fold: the latest counts.
 #[derive(Clone, Default)]
-pub struct Slot(Arc<Mutex<Option<Models>>>);
+pub struct Slot {
+    waiting: Arc<Mutex<Option<Models>>>,
+    /// Whether the first look is over.
+    settled: Arc<watch::Sender<bool>>,
+}
 
 impl Slot {
     /// Puts a version there.
     pub fn put(&self, models: Models) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(models);
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(models);
     }
 
     /// Takes it away, if there is one.
     pub fn take(&self) -> Option<Models> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.take()
+    }
+
+    /// Waits until the first models are there, or are known not to come.
+    pub async fn settled(&self) {
+        // An error would be a sender that is gone: it is here.
+        let _ = self.settled.subscribe().wait_for(|s| *s).await;
     }
 }
 
@@ -108,13 +120,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins with `current`, which came from `chosen`.
-    pub fn new(chosen: Chosen, current: Models, slot: Slot) -> Watch {
-        let looked_at = stamp(&chosen);
+    /// Begins with no models: the first look loads what `chosen` names.
+    pub fn new(chosen: Chosen, slot: Slot) -> Watch {
         Watch {
             chosen,
-            current,
-            looked_at,
+            current: Models::none(),
+            looked_at: None,
             slot,
         }
     }
@@ -122,23 +133,26 @@ impl Watch {
     /// Looks once; whether a new version was handed over.
     pub fn look(&mut self) -> bool {
         let now = stamp(&self.chosen);
-        if now == self.looked_at {
-            return false;
-        }
+        let changed = now != self.looked_at && self.load();
         self.looked_at = now;
+        self.slot.settled.send_replace(true);
+        changed
+    }
+
+    fn load(&mut self) -> bool {
         match self.chosen.load() {
             Ok(models) if models.same_as(&self.current) => false,
             Ok(models) => {
-                tracing::info!(
-                    ?models,
-                    "new models: checked, taken from the next record on"
-                );
+                tracing::info!(?models, "models: checked, taken from the next record on");
                 self.current = models.clone();
                 self.slot.put(models);
                 true
             }
             Err(e) => {
-                tracing::error!(error = %e, "the new models cannot be used; the old ones stay");
+                tracing::error!(
+                    error = %e,
+                    "the models cannot be used; what answered before them, or the floor, does so still"
+                );
                 false
             }
         }
@@ -146,11 +160,8 @@ impl Watch {
 
     /// Looks every [`LOOK_AGAIN`] until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
+        let slot = self.slot.clone();
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-            }
             // Loading takes a moment and blocks.
             let looked = tokio::task::spawn_blocking(move || {
                 self.look();
@@ -158,7 +169,15 @@ impl Watch {
             });
             match looked.await {
                 Ok(watch) => self = watch,
-                Err(_) => return,
+                Err(_) => {
+                    tracing::error!("looking for models has ended badly; nobody looks any more");
+                    slot.settled.send_replace(true);
+                    return;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
     }

@@ -198,8 +198,11 @@ fn a_new_version_is_checked_before_it_is_handed_over() {
     }
     let chosen = Chosen::Folder(dir.path().to_owned());
     let write = |text: &str| std::fs::write(dir.path().join(manifest::FILE), text).unwrap();
-    let (slot, current) = (Slot::default(), Models::none());
-    let mut watch = Watch::new(chosen, current, slot.clone());
+    let slot = Slot::default();
+    let mut watch = Watch::new(chosen, slot.clone());
+    assert!(!*slot.settled.borrow());
+    assert!(watch.look() && *slot.settled.borrow());
+    assert!(slot.take().unwrap().outcome.is_some());
     assert!(!watch.look() && slot.take().is_none());
     // Broken: named in the log, nothing is handed over.
     let at = manifest.find("sha256 = \"").unwrap() + 10;
@@ -210,11 +213,13 @@ fn a_new_version_is_checked_before_it_is_handed_over() {
         &manifest[at + 64..]
     ));
     assert!(!watch.look() && slot.take().is_none());
-    // Whole again, one line longer.
+    // Whole again, one line longer, and nothing new in it.
     write(&format!("{manifest}\n# again\n"));
-    assert!(watch.look());
-    assert!(slot.take().unwrap().laptime.is_some());
-    // Nothing new in it.
-    write(&format!("{manifest}\n# and again\n"));
     assert!(!watch.look() && slot.take().is_none());
+    // One model less.
+    let less = manifest.replace("name = \"pit-forecast\"", "name = \"forecast-of-pits\"");
+    write(&less);
+    assert!(watch.look());
+    let models = slot.take().unwrap();
+    assert!(models.laptime.is_some() && models.stop.is_none());
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tract_onnx::prelude::Framework;
+
 use super::*;
 
 /// `y = relu(x · w) + b`, dynamic batch, written by hand in ONNX's wire format.
@@ -188,4 +190,70 @@ fn a_wrong_manifest_says_what_is_wrong() {
     let empty = tempfile::tempdir().unwrap();
     let missing = load(empty.path(), "tiny").err().unwrap().to_string();
     assert!(missing.contains("models.toml"), "{missing}");
+}
+
+/// The shipped folder.
+fn shipped() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("engines")
+}
+
+/// Rows that no race has had: whole numbers too, so that some lie on a tree's edge.
+fn made_up(spec: &TensorSpec, batch: usize, state: &mut u32) -> Tensor {
+    let shape = spec.with_batch(batch);
+    let mut next = || {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let x = (*state >> 8) as f32 / (1u32 << 21) as f32 - 4.0;
+        if state.is_multiple_of(5) {
+            x.round()
+        } else {
+            x
+        }
+    };
+    let values = (0..shape.iter().product()).map(|_| next()).collect();
+    Tensor::new(&spec.name, &shape, values)
+}
+
+#[test]
+fn trees_answer_as_their_products() {
+    let manifest = Manifest::read(&shipped()).unwrap();
+    let mut state = 1;
+    for (name, sets, count) in [("laptime", 3, 400), ("pit-forecast", 1, 900)] {
+        let model = manifest.model(name).unwrap();
+        let onnx = model.onnx(&shipped()).unwrap();
+        let mut proto = tract_onnx::onnx()
+            .proto_model_for_read(&mut &onnx[..])
+            .unwrap();
+        let found = trees::find(proto.graph.as_ref().unwrap());
+        assert_eq!(found.len(), sets, "{name}");
+        assert!(found.iter().all(|f| f.trees.count() == count), "{name}");
+
+        let (walked, plain) = (
+            tract::Tract::with_plans(model, &onnx, true).unwrap(),
+            tract::Tract::with_plans(model, &onnx, false).unwrap(),
+        );
+        for round in 0..20 {
+            let batch = if round % 2 == 0 { 20 } else { 1 };
+            let specs = model.inputs.iter();
+            let inputs: Vec<Tensor> = specs.map(|i| made_up(i, batch, &mut state)).collect();
+            let answers = walked.run(&inputs).unwrap();
+            for (a, b) in answers.iter().zip(plain.run(&inputs).unwrap()) {
+                assert!(
+                    distance(a, &b) < 1e-5,
+                    "{name}: {} {}",
+                    a.name,
+                    distance(a, &b)
+                );
+            }
+        }
+
+        // One number that is no side, and it is no tree.
+        let graph = proto.graph.as_mut().unwrap();
+        let side = graph
+            .initializer
+            .iter_mut()
+            .find(|t| t.name.ends_with("side"))
+            .unwrap();
+        side.raw_data[..4].copy_from_slice(&0.5_f32.to_le_bytes());
+        assert_eq!(trees::find(graph).len(), sets - 1, "{name}");
+    }
 }

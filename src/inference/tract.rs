@@ -1,18 +1,26 @@
 //! The engine on the CPU: tract, one optimised plan a batch size.
 //!
 //! tract panics on some graphs that it does not know, so every call into it is caught; a panic is an error
-//! that names the model. Plans are made when the model is loaded, never while a race waits.
+//! that names the model. Plans are made when the model is loaded, never while a race waits. Boosted trees, which
+//! stand in the graph as products, are walked as trees ([`super::trees`]).
 //!
 //! **Invariant:** the same inputs give the same bits on the same machine: one thread, no randomness.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{
-    Datum, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, OutletId,
-    TVec, TractResult, TypedRunnableModel,
+    Datum, DatumExt, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable,
+    OutletId, SpecialOps, TVec, TractResult, TypedRunnableModel,
+};
+use tract_onnx::tract_hir::internal::{
+    DimLike, EvalContext, EvalOp, Expansion, InferenceResult, InletId, IntoTValue, Op, Solver,
+    StaticName, TValue, TensorProxy, TypedFact, TypedModel, TypedOp, args_1, as_op, bail, expand,
+    op_as_typed_op, op_out_of_plan, tensor1, tvec,
 };
 
+use super::trees::{self, Found, Trees};
 use super::{Engine, EngineError, Model, Tensor};
 
 /// Its name in predictions.
@@ -32,15 +40,33 @@ impl Tract {
     /// [`EngineError::Load`] if tract does not understand the file, [`EngineError::Shape`] if its inputs and
     /// outputs are not those of the manifest.
     pub fn load(model: &Model, onnx: &[u8]) -> Result<Tract, EngineError> {
+        Tract::with_plans(model, onnx, true)
+    }
+
+    /// As [`Tract::load`]; `walks`: whether trees are walked as trees.
+    pub(super) fn with_plans(
+        model: &Model,
+        onnx: &[u8],
+        walks: bool,
+    ) -> Result<Tract, EngineError> {
+        let failed = |why| EngineError::Load {
+            model: model.id(),
+            backend: BACKEND,
+            why,
+        };
+        let proto = guard(|| tract_onnx::onnx().proto_model_for_read(&mut &onnx[..]));
+        let proto = proto.map_err(failed)?;
+        let trees = match &proto.graph {
+            Some(graph) if walks => trees::find(graph),
+            _ => Vec::new(),
+        };
         let mut plans = Vec::with_capacity(model.batches.len());
         for batch in &model.batches {
-            let made = guard(|| plan(model, onnx, *batch));
-            let made = made.map_err(|why| EngineError::Load {
-                model: model.id(),
-                backend: BACKEND,
-                why: format!("batch {batch}: {why}"),
-            })?;
-            plans.push((*batch, made?));
+            let made = guard(|| plan(model, &proto, &trees, *batch));
+            plans.push((
+                *batch,
+                made.map_err(|why| failed(format!("batch {batch}: {why}")))??,
+            ));
         }
         Ok(Tract {
             model: model.clone(),
@@ -66,8 +92,11 @@ fn guard<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
 
 type Planned = Result<Arc<TypedRunnableModel>, EngineError>;
 
-fn plan(model: &Model, onnx: &[u8], batch: usize) -> TractResult<Planned> {
-    let mut graph: InferenceModel = tract_onnx::onnx().model_for_read(&mut &onnx[..])?;
+fn plan(model: &Model, proto: &ModelProto, trees: &[Found], batch: usize) -> TractResult<Planned> {
+    let mut graph: InferenceModel = tract_onnx::onnx().model_for_proto_model(proto)?;
+    for found in trees {
+        walk(&mut graph, found)?;
+    }
     let inputs = graph.input_outlets()?.to_vec();
     let named: Vec<String> = inputs
         .iter()
@@ -103,6 +132,112 @@ fn plan(model: &Model, onnx: &[u8], batch: usize) -> TractResult<Planned> {
         }
     }
     Ok(Ok(typed.into_runnable()?))
+}
+
+/// Puts the trees in the place of their products, which nobody asks for any more.
+fn walk(graph: &mut InferenceModel, found: &Found) -> TractResult<()> {
+    let outlet = |name: &str| {
+        let node = || Some(OutletId::new(graph.node_id_by_name(name).ok()?, 0));
+        graph.find_outlet_label(name).or_else(node)
+    };
+    let (Some(from), Some(to)) = (outlet(&found.input), outlet(&found.output)) else {
+        bail!(
+            "the trees' {:?} and {:?} are not in the graph",
+            found.input,
+            found.output
+        );
+    };
+    if graph.output_outlets()?.contains(&to) {
+        return Ok(());
+    }
+    let name = format!("{}.walked", found.output);
+    let op = expand(Walk(Arc::new(found.trees.clone())));
+    let node = graph.add_node(name, op, tvec!(InferenceFact::default()))?;
+    graph.add_edge(from, InletId::new(node, 0))?;
+    let readers = graph.node(to.node).outputs[to.slot].successors.clone();
+    for reader in readers {
+        graph.add_edge(OutletId::new(node, 0), reader)?;
+    }
+    Ok(())
+}
+
+/// Rows in, the sum of the trees for each of them out.
+#[derive(Clone, Debug)]
+struct Walk(Arc<Trees>);
+
+impl PartialEq for Walk {
+    fn eq(&self, other: &Walk) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Walk {}
+
+impl Expansion for Walk {
+    fn name(&self) -> StaticName {
+        "Trees".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        solver.equals(&inputs[0].rank, 2)?;
+        solver.equals(&inputs[0].datum_type, f32::datum_type())?;
+        solver.equals(&outputs[0].datum_type, f32::datum_type())?;
+        solver.equals(&outputs[0].rank, 1)?;
+        solver.equals(&outputs[0].shape[0], &inputs[0].shape[0])
+    }
+
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, self.clone(), inputs)
+    }
+}
+
+impl Op for Walk {
+    fn name(&self) -> StaticName {
+        "Trees".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Walk {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let rows = args_1!(inputs);
+        let &[_, width] = rows.shape() else {
+            bail!("rows of shape {:?}", rows.shape());
+        };
+        let sums = self
+            .0
+            .sums(rows.try_as_plain_ram()?.as_slice::<f32>()?, width);
+        Ok(tvec!(tensor1(&sums).into_tvalue()))
+    }
+}
+
+impl TypedOp for Walk {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let shape = &inputs[0].shape;
+        let width = shape.get(1).map(|d| d.to_usize()).transpose()?;
+        if width.is_none_or(|w| w < self.0.columns()) {
+            bail!(
+                "the trees ask for {} columns, the rows have {shape:?}",
+                self.0.columns()
+            );
+        }
+        Ok(tvec!(f32::fact(&[shape[0].clone()])))
+    }
+
+    as_op!();
 }
 
 /// The outputs that the manifest names, in its order.

@@ -177,17 +177,39 @@ impl Predictor {
     /// events that it brought about: to be called for every record. At most one prediction for each
     /// car, lap and number of sectors known.
     pub fn observe(&mut self, race: &Race, seq: u64, events: &Events) -> Vec<Prediction> {
+        self.observe_again(race, seq, events, &[])
+    }
+
+    /// As [`Predictor::observe`], of a record whose predictions were published before: what models said is taken
+    /// from there, and no model is asked again. What was not published is made as ever.
+    pub fn observe_again(
+        &mut self,
+        race: &Race,
+        seq: u64,
+        events: &Events,
+        published: &[Prediction],
+    ) -> Vec<Prediction> {
         if self.measures {
             self.measure(race);
         }
         if !events.iter().any(is_of_interest) {
             return Vec::new();
         }
-        self.observe_view(&View::of(race), seq, events)
+        self.observe_with(&View::of(race), seq, events, Published(published))
     }
 
     /// As [`Predictor::observe`], from a view; telemetry is not in it.
     pub fn observe_view(&mut self, view: &View, seq: u64, events: &Events) -> Vec<Prediction> {
+        self.observe_with(view, seq, events, Published(&[]))
+    }
+
+    fn observe_with(
+        &mut self,
+        view: &View,
+        seq: u64,
+        events: &Events,
+        published: Published<'_>,
+    ) -> Vec<Prediction> {
         if self.session_key != Some(view.session_key) {
             *self = Predictor::with(Arc::clone(&self.floor), self.laptimes.models().clone());
             self.session_key = Some(view.session_key);
@@ -197,7 +219,7 @@ impl Predictor {
         }
         self.measures = !view.circuit.is_empty() && self.floor.circuit(&view.circuit).is_none();
         let due = self.digest(view, events);
-        self.predict(view, seq, &due)
+        self.predict(view, seq, &due, published)
     }
 
     /// Follows one car's speed over its laps.
@@ -275,7 +297,13 @@ impl Predictor {
         }
     }
 
-    fn predict(&mut self, view: &View, seq: u64, due: &Due) -> Vec<Prediction> {
+    fn predict(
+        &mut self,
+        view: &View,
+        seq: u64,
+        due: &Due,
+        published: Published<'_>,
+    ) -> Vec<Prediction> {
         if self.finished || (due.laps.is_empty() && due.stops.is_empty() && !due.order) {
             return Vec::new();
         }
@@ -289,13 +317,14 @@ impl Predictor {
         }
         let mut made = Vec::new();
         for (car, sectors) in &due.laps {
-            made.extend(self.predict_lap(view, seq, &distance, *car, *sectors));
+            let before = published.lap(*car, *sectors);
+            made.extend(self.predict_lap(view, seq, &distance, (*car, *sectors), before));
         }
         for car in &due.stops {
-            made.extend(self.predict_stop(view, seq, &distance, *car));
+            made.extend(self.predict_stop(view, seq, &distance, *car, published.stop(*car)));
         }
         if due.order {
-            made.extend(self.predict_order(view, seq, &distance));
+            made.extend(self.predict_order(view, seq, &distance, published.order()));
         }
         made
     }
@@ -305,8 +334,8 @@ impl Predictor {
         view: &View,
         seq: u64,
         distance: &Distance,
-        number: u8,
-        sectors: u8,
+        (number, sectors): (u8, u8),
+        before: Option<&LapTimePrediction>,
     ) -> Option<Prediction> {
         let car = view.car(number)?;
         let forecast = laptime::predict(view, car, distance, &self.floor, sectors)?;
@@ -322,9 +351,23 @@ impl Predictor {
         }
         self.laptime_made.insert(number, made);
         let mut provenance = provenance(view, seq, forecast.rests_on);
-        let modelled = self.modelled(view, car, &forecast);
-        if let (Some(_), Some((model, backend))) = (modelled, self.laptimes.provenance()) {
-            (provenance.model, provenance.backend) = (model, backend.to_owned());
+        let modelled = match before.filter(|p| p.lap_number == forecast.lap) {
+            Some(p) => {
+                provenance.model.clone_from(&p.provenance.model);
+                provenance.backend.clone_from(&p.provenance.backend);
+                (p.provenance.model != MODEL).then_some(p.lap_time)
+            }
+            None => {
+                let modelled = self.modelled(view, car, &forecast);
+                if let (Some(_), Some((model, backend))) = (modelled, self.laptimes.provenance()) {
+                    (provenance.model, provenance.backend) = (model, backend.to_owned());
+                }
+                modelled
+            }
+        };
+        if let Some(answer) = modelled {
+            let sectors = usize::from(forecast.sectors_known);
+            self.laptimes.said(number, sectors, answer);
         }
         self.grader.expect_lap(number, forecast, modelled);
         Some(Prediction::LapTime(LapTimePrediction {
@@ -356,6 +399,7 @@ impl Predictor {
         seq: u64,
         distance: &Distance,
         number: u8,
+        before: Option<&PitPrediction>,
     ) -> Option<Prediction> {
         let stop = pit::predict(view, view.car(number)?, distance, &self.floor)?;
         if self
@@ -368,14 +412,31 @@ impl Predictor {
         self.pit_made.insert(number, stop.lap);
         let mut provenance = provenance(view, seq, stop.rests_on);
         let mut yes = self.floor.pit.yes;
-        let stop = match self.modelled_stop(view, number, distance, &stop) {
-            Some((model, refined)) => {
-                provenance.model = model.engine().model().id();
-                model.engine().backend().clone_into(&mut provenance.backend);
-                yes = model.yes;
-                refined
+        let stop = match before.filter(|p| p.lap_number == stop.lap) {
+            Some(p) => {
+                provenance.model.clone_from(&p.provenance.model);
+                provenance.backend.clone_from(&p.provenance.backend);
+                let model = self.laptimes.models().stop.as_ref();
+                if let Some(model) = model.filter(|_| p.provenance.model != MODEL) {
+                    yes = model.yes;
+                }
+                pit::Stop {
+                    within: [p.p_within_1, p.p_within_2, p.p_within_3, p.p_within_5],
+                    p_stop: p.p_stop,
+                    in_lap: p.in_lap,
+                    compounds: p.compounds.clone(),
+                    ..stop
+                }
             }
-            None => stop,
+            None => match self.modelled_stop(view, number, distance, &stop) {
+                Some((model, refined)) => {
+                    provenance.model = model.engine().model().id();
+                    model.engine().backend().clone_into(&mut provenance.backend);
+                    yes = model.yes;
+                    refined
+                }
+                None => stop,
+            },
         };
         self.grader.expect_stop(number, &stop, yes);
         let [p_within_1, p_within_2, p_within_3, p_within_5] = stop.within;
@@ -415,24 +476,42 @@ impl Predictor {
         }
     }
 
-    fn predict_order(&mut self, view: &View, seq: u64, distance: &Distance) -> Option<Prediction> {
+    fn predict_order(
+        &mut self,
+        view: &View,
+        seq: u64,
+        distance: &Distance,
+        before: Option<&OrderPrediction>,
+    ) -> Option<Prediction> {
+        let prediction = match before.filter(|p| p.lap_number == view.leader_laps()) {
+            Some(p) => p.clone(),
+            None => self.make_order(view, seq, distance)?,
+        };
+        self.order_made = Some(view.leader_laps());
+        let share = f64::from(view.leader_laps()) / f64::from(distance.laps.max(1));
+        self.grader.expect_order(view, &prediction, share);
+        Some(Prediction::Race(prediction))
+    }
+
+    fn make_order(
+        &mut self,
+        view: &View,
+        seq: u64,
+        distance: &Distance,
+    ) -> Option<OrderPrediction> {
         let modelled = self.modelled_order(view, distance);
         let by_model = modelled.is_some();
         let finish = modelled.or_else(|| order::predict(view, distance, &self.floor))?;
-        self.order_made = Some(view.leader_laps());
         let mut provenance = provenance(view, seq, finish.rests_on);
         if let (true, Some(model)) = (by_model, &self.laptimes.models().outcome) {
             provenance.model = model.engine().model().id();
             model.engine().backend().clone_into(&mut provenance.backend);
         }
-        let prediction = OrderPrediction {
+        Some(OrderPrediction {
             provenance,
             lap_number: view.leader_laps(),
             cars: finish.cars,
-        };
-        let share = f64::from(view.leader_laps()) / f64::from(distance.laps.max(1));
-        self.grader.expect_order(view, &prediction, share);
-        Some(Prediction::Race(prediction))
+        })
     }
 
     /// The order by the trained model, where there is one that has not failed in this session.
@@ -448,6 +527,35 @@ impl Predictor {
                 None
             }
         }
+    }
+}
+
+/// What was published of a record.
+#[derive(Clone, Copy)]
+struct Published<'a>(&'a [Prediction]);
+
+impl<'a> Published<'a> {
+    fn lap(self, car: u8, sectors: u8) -> Option<&'a LapTimePrediction> {
+        self.0.iter().find_map(|p| match p {
+            Prediction::LapTime(p) if (p.driver_number, p.sectors_known) == (car, sectors) => {
+                Some(p)
+            }
+            _ => None,
+        })
+    }
+
+    fn stop(self, car: u8) -> Option<&'a PitPrediction> {
+        self.0.iter().find_map(|p| match p {
+            Prediction::Pit(p) if p.driver_number == car => Some(p),
+            _ => None,
+        })
+    }
+
+    fn order(self) -> Option<&'a OrderPrediction> {
+        self.0.iter().find_map(|p| match p {
+            Prediction::Race(p) => Some(p),
+            _ => None,
+        })
     }
 }
 

@@ -3,8 +3,9 @@
 //! `laptime` is a recurrent network that is fed one lap at a time: its state goes in and comes out, so that a
 //! lap costs one step, however long the race. What it remembers of a car is kept twice: as it was before the
 //! last completed lap and after it, because the sectors of the lap in progress are judged from the former with
-//! the last lap's row fed again. Rows are kept as well, so that a model that is swapped in while a race runs
-//! sees the race from its beginning.
+//! the last lap's row fed again. Rows are kept as well, and fed when the model is first asked about what follows
+//! them: so one that is swapped in while a race runs sees the race from its beginning, and a restart, which reads
+//! back what was said before it, costs a car its laps once, when it is next predicted, and no sector twice.
 //!
 //! **Invariant:** a model only ever replaces the floor's quantiles of a flying lap; where it has no answer the
 //! floor's stand. A model that fails is left out until the next session, and that is counted.
@@ -20,6 +21,7 @@ use super::outcome::{OUTCOME, OutcomeModel};
 use super::stops::{FORECAST, StopModel};
 use super::view::{CarView, View};
 use crate::inference::{self, Engine, EngineError, Tensor};
+use crate::record::prediction::Quantiles;
 
 /// Name of the lap time model in the manifest.
 pub const LAPTIME: &str = "laptime";
@@ -72,29 +74,26 @@ impl Models {
     /// The first model that is there and cannot be used, by name.
     pub fn load(folder: &Path) -> Result<Models, EngineError> {
         let manifest = inference::Manifest::read(folder)?;
-        let has = |name: &str| manifest.models.iter().any(|m| m.name == name);
-        let laptime = if has(LAPTIME) {
-            let engine = inference::load(folder, LAPTIME)?;
-            Some(Arc::new(LapTimeModel::new(engine.into())?))
-        } else {
-            None
+        let load = |name: &str| -> Result<Option<Arc<dyn Engine>>, EngineError> {
+            if !manifest.models.iter().any(|m| m.name == name) {
+                return Ok(None);
+            }
+            // Cars cross the line one after another: nobody has a batch of them to ask about.
+            Ok(Some(inference::load_batches(folder, name, &[1])?.into()))
         };
-        let outcome = if has(OUTCOME) {
-            let engine = inference::load(folder, OUTCOME)?;
-            Some(Arc::new(OutcomeModel::new(engine.into())?))
-        } else {
-            None
+        let (laptime, outcome, stop) = std::thread::scope(|threads| {
+            let outcome = threads.spawn(|| load(OUTCOME));
+            let stop = threads.spawn(|| load(FORECAST));
+            (load(LAPTIME), outcome.join(), stop.join())
+        });
+        let joined = |loaded: std::thread::Result<_>| {
+            loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        let stop = if has(FORECAST) {
-            let engine = inference::load(folder, FORECAST)?;
-            Some(Arc::new(StopModel::new(engine.into())?))
-        } else {
-            None
-        };
+        let (outcome, stop) = (joined(outcome)?, joined(stop)?);
         Ok(Models {
-            laptime,
-            outcome,
-            stop,
+            laptime: laptime?.map(LapTimeModel::new).transpose()?.map(Arc::new),
+            outcome: outcome.map(OutcomeModel::new).transpose()?.map(Arc::new),
+            stop: stop.map(StopModel::new).transpose()?.map(Arc::new),
         })
     }
 
@@ -231,8 +230,8 @@ impl Default for Widths {
 }
 
 impl Widths {
-    fn learn(&mut self, head: usize, answer: Triple, truth: f64) {
-        let beyond = [truth < answer[0], truth > answer[2]];
+    fn learn(&mut self, head: usize, answer: Quantiles, truth: f64) {
+        let beyond = [truth < answer.p10, truth > answer.p90];
         for (width, beyond) in self.0[head].iter_mut().zip(beyond) {
             let miss = if beyond { 1.0 } else { 0.0 };
             *width *= 1.0 + PATIENCE * (miss - TAIL);
@@ -251,13 +250,15 @@ struct State(Vec<Vec<f32>>);
 struct Seen {
     /// Lap, base and whether it may answer, and row of every completed lap.
     rows: Vec<(u16, Line)>,
-    /// Before the last row, and after it.
+    /// Rows that the model has been fed.
+    fed: usize,
+    /// Before the last row that it was fed, and after it.
     before: State,
     after: State,
-    /// Its answer for the lap after the last row, before any sector.
+    /// Its answer for the lap after that row, before any sector.
     ahead: Option<[f32; 3]>,
-    /// What was said of the lap after the last row, by sectors known (s).
-    said: [Option<Triple>; 3],
+    /// What was said by a model of the lap after the last row, by sectors known (s).
+    said: [Option<Quantiles>; 3],
 }
 
 /// Runs the lap time model along with a race.
@@ -314,23 +315,19 @@ impl LapTimes {
             }
         }
         seen.rows.push((lap, row));
-        self.advance(car.number);
-    }
-
-    /// Feeds the car's last row to the model.
-    fn advance(&mut self, car: u8) {
-        let (Some(model), Some(seen)) = (self.working(), self.cars.get_mut(&car)) else {
-            return;
-        };
-        let last = seen.rows.len().saturating_sub(1);
-        if let Err(e) = seen.feed(&model, last) {
-            self.fail(&e);
-        }
     }
 
     fn fail(&mut self, error: &EngineError) {
         self.failures += 1;
         self.failure = Some(error.to_string());
+    }
+
+    /// A model's answer for the lap after the car's last, as it was published.
+    pub fn said(&mut self, car: u8, sectors: usize, answer: Quantiles) {
+        let seen = self.cars.get_mut(&car);
+        if let Some(said) = seen.and_then(|s| s.said.get_mut(sectors)) {
+            *said = Some(answer);
+        }
     }
 
     /// P10, P50 and P90 of lap `lap` of the car once `sectors` of it are known (s); `None` where the model
@@ -348,19 +345,20 @@ impl LapTimes {
         if *last + 1 != lap || !row.flying {
             return None;
         }
+        let (line_base_s, line) = (row.base_s, row.x.clone());
+        if let Err(e) = seen.catch_up(&model) {
+            self.fail(&e);
+            return None;
+        }
         if sectors == 0 {
-            let answer = model.answer(row.base_s, seen.ahead?, 0, &self.widths);
-            seen.said[0] = Some(answer);
-            return Some(answer);
+            return Some(model.answer(line_base_s, seen.ahead?, 0, &self.widths));
         }
         let Sector { base_s, x } = features::laptime::sector(view, car, sectors)?;
         let mut given = [None, None];
         *given.get_mut(sectors - 1)? = Some(&x);
-        match model.step(&row.x, given, &seen.before) {
+        match model.step(&line, given, &seen.before) {
             Ok((quantiles, _)) => {
-                let answer = model.answer(base_s, quantiles[sectors], sectors, &self.widths);
-                seen.said[sectors] = Some(answer);
-                Some(answer)
+                Some(model.answer(base_s, quantiles[sectors], sectors, &self.widths))
             }
             Err(e) => {
                 self.fail(&e);
@@ -369,39 +367,31 @@ impl LapTimes {
         }
     }
 
-    /// Takes other models from here on: they see every car's laps so far, one after another. The width of their
-    /// intervals begins as calibrated.
+    /// Takes other models from here on: they see every car's laps so far, one after another, once they are asked
+    /// about it. The width of their intervals begins as calibrated.
     pub fn swap(&mut self, models: Models) {
         self.models = models;
         self.failures = 0;
         self.failure = None;
         self.widths = Widths::default();
-        let Some(model) = self.working() else { return };
-        let mut failed = None;
         for seen in self.cars.values_mut() {
-            (seen.before, seen.after, seen.ahead) = Default::default();
-            for at in 0..seen.rows.len() {
-                failed = seen.feed(&model, at).err().or(failed);
-            }
-        }
-        if let Some(e) = failed {
-            self.fail(&e);
+            (seen.fed, seen.before, seen.after, seen.ahead) = Default::default();
         }
     }
 }
 
 impl Seen {
-    /// One step with the row at `at`.
-    fn feed(&mut self, model: &LapTimeModel, at: usize) -> Result<(), EngineError> {
-        let Some((_, row)) = self.rows.get(at) else {
-            return Ok(());
-        };
-        if self.after.0.is_empty() {
-            self.after = model.rest();
+    /// Feeds the rows that the model has not seen.
+    fn catch_up(&mut self, model: &LapTimeModel) -> Result<(), EngineError> {
+        for (_, row) in self.rows.iter().skip(self.fed) {
+            if self.after.0.is_empty() {
+                self.after = model.rest();
+            }
+            let (quantiles, after) = model.step(&row.x, [None, None], &self.after)?;
+            self.before = std::mem::replace(&mut self.after, after);
+            self.ahead = Some(quantiles[0]);
+            self.fed += 1;
         }
-        let (quantiles, after) = model.step(&row.x, [None, None], &self.after)?;
-        self.before = std::mem::replace(&mut self.after, after);
-        self.ahead = Some(quantiles[0]);
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! `trackside bench daemon`: how large it is, how quickly it starts, how much memory a race leaves.
+//! `trackside bench daemon`: how large it is, how quickly it starts, how much memory a race leaves, and how long a
+//! restart after it takes until the whole race is in the state again (`recover_s`), with the models that it found.
 //!
 //! The baseline of the start: the same binary run only to say its version.
 
@@ -6,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::child::{Broker, Daemon, Wired};
@@ -23,6 +25,9 @@ const PORTION: usize = 50_000;
 const SETTLE: Duration = Duration::from_secs(3);
 /// Between two looks at the journal that grows.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a restart may take until the race is there again, and between two looks at it.
+const RECOVERED: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Measures the daemon.
 ///
@@ -81,22 +86,57 @@ pub fn run(recording: Option<&Path>) -> anyhow::Result<Value> {
             break;
         }
     }
+    let (after_race, peak, cpu_s) = (
+        daemon.memory("VmRSS")?,
+        daemon.memory("VmHWM")?,
+        daemon.cpu_s()?,
+    );
+    let next = state(&daemon)?;
+    drop(daemon);
+    let began = Instant::now();
+    let unwired = Wired {
+        broker: None,
+        publishes: false,
+    };
+    let again = Daemon::start(scratch.path(), unwired)?;
+    let ready_ms = again.started_in().as_secs_f64() * 1e3;
+    while state(&again)? < next {
+        ensure!(
+            began.elapsed() < RECOVERED,
+            "not recovered within {RECOVERED:?}"
+        );
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    let recover_s = began.elapsed().as_secs_f64();
+    let health: Value = serde_json::from_str(&again.get("/health")?)?;
     Ok(json!({
         "daemon": {
             "start_to_ready_ms": median(&mut starts),
+            "restart": {
+                "ready_ms": ready_ms,
+                "recover_s": recover_s,
+                "predictor": health["predictor"]["model"],
+                "resident_bytes": again.memory("VmRSS")?,
+            },
             "binary_bytes": binary,
             "resident_bytes": {
                 "idle": idle,
-                "after_race": daemon.memory("VmRSS")?,
-                "peak": daemon.memory("VmHWM")?,
+                "after_race": after_race,
+                "peak": peak,
             },
             "race": {
                 "messages": count,
                 "records": so_far,
                 "elapsed_s": elapsed_s,
-                "cpu_s": daemon.cpu_s()?,
+                "cpu_s": cpu_s,
             },
         },
         "baseline": { "start_and_say_version_ms": median(&mut versions) },
     }))
+}
+
+/// The sequence that its state has come to.
+fn state(daemon: &Daemon) -> anyhow::Result<u64> {
+    let state: Value = serde_json::from_str(&daemon.get("/api/v1/state")?)?;
+    state["seq"].as_u64().context("a state without a sequence")
 }

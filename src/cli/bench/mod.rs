@@ -14,6 +14,7 @@ mod ingest;
 pub mod journal;
 mod kernels;
 mod montecarlo;
+mod onnxruntime;
 mod predict;
 mod publisher;
 mod race;

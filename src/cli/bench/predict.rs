@@ -2,13 +2,15 @@
 //!
 //! The baseline, in the same run: the same records, folded and not predicted from; and predicted by the floor
 //! alone. `predict.p50_ms` and `p99_ms`: one answer of every model in the manifest for [`CARS`] cars, one after
-//! another on one core.
+//! another on one core. Between its rounds onnxruntime does the same on the same files, likewise on one thread,
+//! where Python has it: `predict.ratio_to_onnxruntime` is below 1 where ours are quicker.
 
 use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::onnxruntime::{self, OnnxRuntime};
 use super::{feed, quantile};
 use crate::engines::Chosen;
 use crate::inference::{self, Engine, Manifest, Tensor};
@@ -21,9 +23,9 @@ use crate::record::decode;
 const MESSAGES: usize = 1_500_000;
 /// Cars that the models answer for at once.
 const CARS: usize = 20;
-/// Ticks that are measured, after a few that are not.
-const TICKS: usize = 300;
-const WARM_UP: usize = 20;
+/// Rounds that are measured, after one that is not, and ticks in each.
+const ROUNDS: usize = 20;
+const TICKS: usize = 25;
 
 /// Measures the predictions.
 ///
@@ -45,6 +47,9 @@ pub fn run(recording: Option<&Path>) -> anyhow::Result<Value> {
     Ok(figures)
 }
 
+/// Milliseconds of every model, tick by tick.
+type Times = Vec<Vec<f64>>;
+
 /// One answer of every model for all cars, again and again.
 fn ticks(folder: &Path) -> anyhow::Result<Value> {
     let manifest = Manifest::read(folder)?;
@@ -52,53 +57,85 @@ fn ticks(folder: &Path) -> anyhow::Result<Value> {
     for model in &manifest.models {
         engines.push(inference::load(folder, &model.name)?);
     }
-    let inputs: Vec<(usize, Vec<Tensor>)> = engines.iter().map(|e| made_up(e.as_ref())).collect();
-    let mut each: Vec<Vec<f64>> = vec![Vec::with_capacity(TICKS); engines.len()];
-    let mut whole = Vec::with_capacity(TICKS);
-    for tick in 0..WARM_UP + TICKS {
-        let mut sum = 0.0;
-        for ((engine, (times, inputs)), each) in engines.iter().zip(&inputs).zip(&mut each) {
-            let began = Instant::now();
-            for _ in 0..*times {
+    let inputs: Vec<Vec<Tensor>> = engines.iter().map(|e| made_up(e.as_ref())).collect();
+    let files = engines.iter().map(|e| folder.join(&e.model().file));
+    let files = files.zip(&inputs);
+    let models: Vec<_> = files.map(|(f, i)| onnxruntime::Model::new(f, i)).collect();
+    let mut rival = OnnxRuntime::start(&models, 1)?;
+    let mut ours: Times = vec![Vec::new(); engines.len()];
+    let mut theirs = ours.clone();
+    for round in 0..=ROUNDS {
+        let mut took = vec![Vec::with_capacity(TICKS); engines.len()];
+        for _ in 0..TICKS {
+            for ((engine, inputs), took) in engines.iter().zip(&inputs).zip(&mut took) {
+                let began = Instant::now();
                 engine.run(inputs)?;
-            }
-            let took = began.elapsed().as_secs_f64() * 1e3;
-            sum += took;
-            if tick >= WARM_UP {
-                each.push(took);
+                took.push(began.elapsed().as_secs_f64() * 1e3);
             }
         }
-        if tick >= WARM_UP {
-            whole.push(sum);
+        let rivals = match &mut rival {
+            Ok(runtime) => runtime.round(TICKS)?,
+            Err(_) => Times::new(),
+        };
+        if round > 0 {
+            let both = [(&mut ours, took), (&mut theirs, rivals)];
+            for (all, new) in both {
+                all.iter_mut()
+                    .zip(new)
+                    .for_each(|(all, new)| all.extend(new));
+            }
         }
     }
-    let by_model: serde_json::Map<String, Value> = engines
-        .iter()
-        .zip(&mut each)
-        .map(|(engine, times)| {
-            let (p50, p99) = (quantile(times, 0.5), quantile(times, 0.99));
-            let told = json!({ "backend": engine.backend(), "p50_ms": p50, "p99_ms": p99 });
-            (engine.model().id(), told)
-        })
-        .collect();
-    Ok(json!({
-        "p50_ms": quantile(&mut whole, 0.5),
-        "p99_ms": quantile(&mut whole, 0.99),
-        "cars": CARS,
-        "models": by_model,
-    }))
+    let names: Vec<String> = engines.iter().map(|e| e.model().id()).collect();
+    let backends = engines.iter().map(|e| e.backend());
+    let mut told = told(&names, &mut ours);
+    if let Value::Object(models) = &mut told["models"] {
+        for (model, backend) in models.values_mut().zip(backends) {
+            model["backend"] = json!(backend);
+        }
+    }
+    told["cars"] = json!(CARS);
+    let p50 = told["p50_ms"].as_f64();
+    match &rival {
+        Ok(runtime) => {
+            let mut rivals = self::told(&names, &mut theirs);
+            let ratio = p50.zip(rivals["p50_ms"].as_f64()).map(|(a, b)| a / b);
+            rivals["version"] = json!(runtime.version);
+            rivals["threads"] = json!(1);
+            told["onnxruntime"] = rivals;
+            told["ratio_to_onnxruntime"] = json!(ratio);
+        }
+        Err(why) => {
+            told["onnxruntime"] = json!({ "missing": why });
+            told["ratio_to_onnxruntime"] = Value::Null;
+        }
+    }
+    Ok(told)
 }
 
-/// Inputs for all cars at once where the model has a plan for so many, and how often to run it.
-fn made_up(engine: &dyn Engine) -> (usize, Vec<Tensor>) {
+/// Quantiles of whole ticks, and of each model.
+fn told(names: &[String], times: &mut [Vec<f64>]) -> Value {
+    let ticks = times.first().map_or(0, Vec::len);
+    let mut whole: Vec<f64> = (0..ticks)
+        .map(|t| times.iter().map(|m| m[t]).sum())
+        .collect();
+    let quantiles = |times: &mut Vec<f64>| json!({ "p50_ms": quantile(times, 0.5), "p99_ms": quantile(times, 0.99) });
+    let models = names.iter().zip(times);
+    let models = models.map(|(name, times)| (name.clone(), quantiles(times)));
+    let models: serde_json::Map<String, Value> = models.collect();
+    let mut told = quantiles(&mut whole);
+    told["models"] = Value::Object(models);
+    told
+}
+
+/// Inputs for all cars at once: a row each where the model has a plan for so many, else it has all cars in one row.
+fn made_up(engine: &dyn Engine) -> Vec<Tensor> {
     let model = engine.model();
-    let by_car = model.inputs.iter().any(|i| i.shape.contains(&-1));
     let batch = if model.batches.contains(&CARS) {
         CARS
     } else {
         1
     };
-    let times = if by_car { CARS / batch } else { 1 };
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -109,7 +146,7 @@ fn made_up(engine: &dyn Engine) -> (usize, Vec<Tensor>) {
         let values = (0..shape.iter().product()).map(|_| next()).collect();
         Tensor::new(&spec.name, &shape, values)
     };
-    (times, model.inputs.iter().map(tensor).collect())
+    model.inputs.iter().map(tensor).collect()
 }
 
 fn walk(messages: &[feed::Message], models: Models) -> Value {
