@@ -19,11 +19,12 @@
 
 namespace {
 
-const int INVALID_VALUE = 1, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700;
+const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700;
 
 struct Stream {
   std::vector<std::function<void()>> waiting;
   std::vector<std::function<void()>> *capture = nullptr;
+  u32 asked = 0;  // how often somebody has asked whether its work is done
 };
 struct Event {
   double at = 0;
@@ -147,7 +148,8 @@ CALL cuModuleGetFunction(void **function, void *, const char *name) {
     if (!strcmp(name, e.name)) return *function = &e, 0;
   return NOT_FOUND;
 }
-CALL cuStreamCreate(void **stream, unsigned) {
+CALL cuCtxGetStreamPriorityRange(int *lowest, int *highest) { return *lowest = 0, *highest = -5, 0; }
+CALL cuStreamCreateWithPriority(void **stream, unsigned, int) {
   ANSWER();
   streams.insert(*stream = new Stream);
   return 0;
@@ -157,6 +159,16 @@ CALL cuStreamSynchronize(void *handle) {
   ANSWER();
   Stream &s = stream_of(handle);
   if (s.capture) misuse("a wait for a stream that captures");
+  auto work = std::move(s.waiting);
+  s.waiting.clear();
+  for (auto &w : work) w();
+  return 0;
+}
+CALL cuStreamQuery(void *handle) {
+  ANSWER();
+  // The work is under way until it was asked for three times.
+  Stream &s = stream_of(handle);
+  if (!s.waiting.empty() && ++s.asked % 3 != 0) return NOT_READY;
   auto work = std::move(s.waiting);
   s.waiting.clear();
   for (auto &w : work) w();

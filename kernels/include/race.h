@@ -50,9 +50,33 @@ struct Problem {
   i32 react[4];
   i32 cross, two_compounds, status, status_left, level, restart;
 };
-static_assert(sizeof(Car) == 46 * 4, "Car is laid out as in Rust");
-static_assert(sizeof(Problem) == (32 * 46 + 4 + 128 + 15 + 7 + 6 + 4 + 6 + 9 + 4 + 6) * 4,
-              "Problem is laid out as in Rust");
+// Words of 4 bytes, as `src/compute/race_layout.rs` asserts them.
+#define SIZE(type, words) static_assert(sizeof(type) == (words) * 4, #type " is laid out as in Rust")
+#ifdef __CUDACC_RTC__
+// NVRTC has no offsetof: it checks the sizes, and the host's compiler, with the same header, where each field lies.
+#define AT(type, field, words) static_assert(sizeof(type) > (words) * 4, #type " is long enough")
+#else
+#define AT(type, field, words) \
+  static_assert(__builtin_offsetof(type, field) == (words) * 4, #type "." #field " lies where Rust has it")
+#endif
+SIZE(Tyre, 4); AT(Tyre, slope_q8, 1); AT(Tyre, curve_q8, 2); AT(Tyre, life, 3); SIZE(Stop, 2);
+AT(Stop, compound, 1); SIZE(Plan, 11); AT(Plan, count, 8); AT(Plan, reactive, 9); AT(Plan, only, 10);
+SIZE(Car, 46); AT(Car, form_q10, 1); AT(Car, noise_q10, 2); AT(Car, wear_q16, 3); AT(Car, life_q16, 4);
+AT(Car, retire, 5); AT(Car, retire_start, 6); AT(Car, tyres, 7); AT(Car, available, 27); AT(Car, plan, 28);
+AT(Car, time_ms, 39); AT(Car, running, 40); AT(Car, compound, 41); AT(Car, age, 42); AT(Car, wear_q8, 43);
+AT(Car, slope_q8, 44); AT(Car, used, 45); SIZE(Problem, 1661); AT(Problem, count, 1472); AT(Problem, laps, 1473);
+AT(Problem, first, 1474); AT(Problem, last, 1475); AT(Problem, lap_ms, 1476); AT(Problem, reference_ms, 1604);
+AT(Problem, min_gap_ms, 1605); AT(Problem, dirty_gap_ms, 1606); AT(Problem, dirty_q8, 1607);
+AT(Problem, pass_ms, 1608); AT(Problem, pass_span_ms, 1609); AT(Problem, blue_ms, 1610);
+AT(Problem, start_ms, 1611); AT(Problem, start_q10, 1612); AT(Problem, mistake, 1613);
+AT(Problem, mistake_ms, 1614); AT(Problem, sc_lap_ms, 1615); AT(Problem, sc_catch_ms, 1616);
+AT(Problem, sc_gap_ms, 1617); AT(Problem, vsc_ms, 1618); AT(Problem, pit_ms, 1619); AT(Problem, crew_ms, 1623);
+AT(Problem, botch, 1624); AT(Problem, botch_ms, 1625); AT(Problem, hazard, 1626); AT(Problem, hazard_start, 1629);
+AT(Problem, sc_laps, 1632); AT(Problem, vsc_laps, 1634); AT(Problem, wetter, 1636); AT(Problem, drier, 1639);
+AT(Problem, wet_ms, 1642); AT(Problem, react, 1651); AT(Problem, cross, 1655); AT(Problem, two_compounds, 1656);
+AT(Problem, status, 1657); AT(Problem, status_left, 1658); AT(Problem, level, 1659); AT(Problem, restart, 1660);
+#undef SIZE
+#undef AT
 
 // Products that wrap, as in Rust.
 INLINE i32 times(i32 a, i32 b) { return (i32)((u32)a * (u32)b); }

@@ -11,7 +11,8 @@
 //!
 //! - **Pace** (s a lap): against the field's median driver; below 0 is quicker.
 //! - **Consistency** (s): 1.48 × median absolute residual within a stint: what his laps scatter by.
-//! - **Tyres** (s per lap of age): how his residuals grow with age beyond the field's wear; below 0 is kinder.
+//! - **Tyres** (s per lap of age): how his laps grow with age beyond the field's wear; below 0 is kinder. Both are
+//!   of [`super::stints`], for all stints of all races at once, on whichever backend.
 //! - **Sectors** (s): his median against that of the field's median driver, over clean laps.
 //! - **Teammate**: difference of pace (s a lap), and laps of the same number on which he was quicker.
 
@@ -20,18 +21,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::fit::{Regression, median};
+use super::stints::{Stints, Tyres};
+use crate::compute::{Backend, Cpu, ShapeError};
 
 /// A lap slower than this many medians of the driver's is no measure of pace.
 pub const SLOW: f64 = 1.05;
 /// Fewest clean laps of a driver who is judged.
 pub const FEW_LAPS: usize = 8;
-/// Fewest clean laps of a stint that tells about its tyres.
-pub const FEW_STINT: usize = 5;
 /// Draws coefficients that little is known about towards 0.
 const RIDGE: f64 = 1e-3;
-/// Pull of the field's wear on one driver's (laps² of age spread, as if seen).
-const WEAR_PRIOR: f64 = 300.0;
-
 /// A clean lap: timed, green, neither in- nor out-lap, not the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CleanLap {
@@ -101,13 +99,45 @@ pub struct Field {
     pub lap_s: f64,
 }
 
-/// The drivers of a race, quickest first, and the field; `None` where nobody has enough clean laps.
-pub fn drivers(entries: &[Entry]) -> Option<(Field, Vec<Driver>)> {
-    let kept: Vec<Entry> = entries.iter().filter_map(usable).collect();
-    if kept.is_empty() {
-        return None;
+/// The field and the drivers of a race, quickest first; `None` where nobody has enough clean laps.
+pub type Judged = Option<(Field, Vec<Driver>)>;
+
+/// The drivers of a race, judged on the CPU.
+pub fn drivers(entries: &[Entry]) -> Judged {
+    // The arrays are made here, and fit each other.
+    let judged = judge(&[entries.to_vec()], &Cpu);
+    judged.ok().and_then(|mut races| races.pop().flatten())
+}
+
+/// The drivers of each of those races.
+///
+/// # Errors
+/// [`ShapeError`] would be a defect of this room.
+pub fn judge(races: &[Vec<Entry>], backend: &dyn Backend) -> Result<Vec<Judged>, ShapeError> {
+    let fitted: Vec<Option<(Vec<Entry>, Model)>> = races
+        .iter()
+        .map(|entries| {
+            let kept: Vec<Entry> = entries.iter().filter_map(usable).collect();
+            let model = (!kept.is_empty()).then(|| Model::fit(&kept));
+            model.map(|model| (kept, model))
+        })
+        .collect();
+    let mut stints = Stints::default();
+    for (kept, model) in fitted.iter().flatten() {
+        for entry in kept {
+            stints.add(entry, model);
+        }
     }
-    let model = Model::fit(&kept);
+    let mut tyres = stints.fit(backend)?.into_iter();
+    let judged = fitted.iter().map(|race| {
+        let (kept, model) = race.as_ref()?;
+        let tyres: Vec<Tyres> = tyres.by_ref().take(kept.len()).collect();
+        one_race(kept, model, &tyres)
+    });
+    Ok(judged.collect())
+}
+
+fn one_race(kept: &[Entry], model: &Model, tyres: &[Tyres]) -> Judged {
     let mut all: Vec<f64> = kept
         .iter()
         .flat_map(|e| &e.laps)
@@ -119,25 +149,26 @@ pub fn drivers(entries: &[Entry]) -> Option<(Field, Vec<Driver>)> {
         lap_s: median(&mut all)?,
     };
     let middle = median(&mut model.pace.clone())?;
-    let sectors = field_sectors(&kept);
+    let sectors = field_sectors(kept);
     let mut drivers: Vec<Driver> = kept
         .iter()
         .zip(&model.pace)
-        .map(|(entry, pace)| Driver {
+        .zip(tyres)
+        .map(|((entry, pace), tyres)| Driver {
             number: entry.number,
             driver: entry.driver.clone(),
             team: entry.team.clone(),
             laps: entry.laps.len(),
             pace_s: Some(pace - middle),
             pace_percent: Some(100.0 * (pace - middle) / field.lap_s),
-            consistency_s: model.consistency(entry, *pace),
-            wear_s_per_lap: model.own_wear(entry, *pace),
+            consistency_s: tyres.scatter_s,
+            wear_s_per_lap: tyres.wear_s,
             sectors_s: std::array::from_fn(|s| Some(sector(entry, s)? - sectors[s]?)),
             teammate: None,
         })
         .collect();
     for (at, driver) in drivers.iter_mut().enumerate() {
-        driver.teammate = teammate(&kept, &model.pace, at);
+        driver.teammate = teammate(kept, &model.pace, at);
     }
     drivers.sort_by(|a, b| {
         a.pace_s
@@ -164,11 +195,12 @@ fn usable(entry: &Entry) -> Option<Entry> {
 }
 
 /// The race taken apart.
-struct Model {
+pub(super) struct Model {
     pace: Vec<f64>,
-    fuel: f64,
-    offset: [f64; 5],
-    wear: [f64; 5],
+    /// s a lap driven.
+    pub fuel: f64,
+    /// s per lap of age, by compound.
+    pub wear: [f64; 5],
     driven: [bool; 5],
 }
 
@@ -203,47 +235,9 @@ impl Model {
         Model {
             pace: x[..n].iter().map(|p| p + level - x[n] * lap_0).collect(),
             fuel: x[n],
-            offset: std::array::from_fn(|c| x[n + 1 + c]),
             wear: std::array::from_fn(|c| x[n + 6 + c]),
             driven,
         }
-    }
-
-    fn residual(&self, lap: &CleanLap, pace: f64) -> f64 {
-        let c = lap.compound;
-        let tyre = self.offset[c] + self.wear[c] * lap.age;
-        lap.time_s - pace - self.fuel * f64::from(lap.number) - tyre
-    }
-
-    /// (age, residual) less their means, stint by stint.
-    fn within_stints(&self, entry: &Entry, pace: f64) -> Vec<(f64, f64)> {
-        let mut stints: BTreeMap<u8, Vec<(f64, f64)>> = BTreeMap::new();
-        for lap in &entry.laps {
-            let points = stints.entry(lap.stint).or_default();
-            points.push((lap.age, self.residual(lap, pace)));
-        }
-        let long = stints.into_values().filter(|p| p.len() >= FEW_STINT);
-        long.flat_map(|points| {
-            let n = points.len() as f64;
-            let x = points.iter().map(|p| p.0).sum::<f64>() / n;
-            let y = points.iter().map(|p| p.1).sum::<f64>() / n;
-            points.into_iter().map(move |p| (p.0 - x, p.1 - y))
-        })
-        .collect()
-    }
-
-    fn own_wear(&self, entry: &Entry, pace: f64) -> Option<f64> {
-        let points = self.within_stints(entry, pace);
-        let xx: f64 = points.iter().map(|p| p.0 * p.0).sum();
-        let xy: f64 = points.iter().map(|p| p.0 * p.1).sum();
-        (xx > 0.0).then(|| xy / (xx + WEAR_PRIOR))
-    }
-
-    fn consistency(&self, entry: &Entry, pace: f64) -> Option<f64> {
-        let wear = self.own_wear(entry, pace)?;
-        let points = self.within_stints(entry, pace);
-        let mut off: Vec<f64> = points.iter().map(|p| (p.1 - wear * p.0).abs()).collect();
-        Some(1.4826 * median(&mut off)?)
     }
 }
 

@@ -3,6 +3,7 @@
 //! | file | noun |
 //! |---|---|
 //! | [`driver`] | pace, consistency, tyres, sectors and teammate of every driver of a race |
+//! | `stints` | wear and scatter of every stint, on whichever backend |
 //! | [`season`] | the same over several races |
 //! | [`fit`] | linear least squares, small and exact |
 //!
@@ -13,3 +14,4 @@
 pub mod driver;
 pub mod fit;
 pub mod season;
+mod stints;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use crate::analytics::driver::{CleanLap, Driver, Entry, Field, drivers};
+use crate::analytics::driver::{CleanLap, Driver, Entry, Field, judge};
 use crate::analytics::season::{SeasonDriver, season};
-use crate::cli::say::say;
+use crate::cli::say::{note, say};
+use crate::compute::{Backend as _, Choice};
 use crate::dataset::{CarData, Dataset, RaceData};
 use crate::predict::floor::compound_index;
 
@@ -37,6 +38,9 @@ struct Options {
     /// One driver: three letters or a number.
     #[arg(long)]
     driver: Option<String>,
+    /// What computes: a GPU where one works, the CPU, or a GPU and nothing else. All give the same figures.
+    #[arg(long, value_name = "auto|cpu|cuda", default_value = "auto")]
+    backend: Choice,
     /// Write everything as JSON.
     #[arg(long)]
     json: bool,
@@ -45,6 +49,8 @@ struct Options {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let What::Driver(options) = &args.what;
+    // Before anything is read: a wish that cannot be met is refused at once.
+    let (backend, instead) = options.backend.open().context("--backend cuda")?;
     let set = Dataset::read(&options.data, options.season..=options.season)?;
     let wanted = |r: &&RaceData| options.round.is_none_or(|round| r.round == round);
     let races: Vec<&RaceData> = set.races.iter().filter(wanted).collect();
@@ -57,32 +63,39 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             rounds.join(", ")
         );
     }
+    let laps: Vec<Vec<Entry>> = races.iter().map(|race| entries(race)).collect();
     let judged: Vec<(&RaceData, Field, Vec<Driver>)> = races
         .into_iter()
-        .filter_map(|race| {
-            let (field, found) = drivers(&entries(race))?;
-            Some((race, field, found))
-        })
+        .zip(judge(&laps, &backend)?)
+        .filter_map(|(race, judged)| judged.map(|(field, found)| (race, field, found)))
         .collect();
+    let by = backend.at_work().name();
+    match instead {
+        _ if by != backend.name() => note!("on the CPU: the GPU failed"),
+        Some(none) if !options.json => note!("on the CPU: {}", none.why),
+        _ => {}
+    }
     match (options.round, &judged[..]) {
-        (Some(_), [(race, field, found)]) => one_race(options, race, field, found),
+        (Some(_), [(race, field, found)]) => one_race(options, by, race, field, found),
         (Some(round), _) => bail!("round {round}: nobody drove enough clean laps to be judged"),
         (None, _) => {
             let all: Vec<Vec<Driver>> = judged.into_iter().map(|j| j.2).collect();
-            whole_season(options, &season(&all))
+            whole_season(options, by, &season(&all))
         }
     }
 }
 
 fn one_race(
     options: &Options,
+    by: &str,
     race: &RaceData,
     field: &Field,
     found: &[Driver],
 ) -> anyhow::Result<()> {
     let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
     if options.json {
-        let answer = json!({ "race": race.title(), "field": field, "drivers": chosen });
+        let answer =
+            json!({ "race": race.title(), "backend": by, "field": field, "drivers": chosen });
         say!("{}", serde_json::to_string(&answer)?);
         return Ok(());
     }
@@ -125,10 +138,10 @@ fn one_race(
     Ok(())
 }
 
-fn whole_season(options: &Options, found: &[SeasonDriver]) -> anyhow::Result<()> {
+fn whole_season(options: &Options, by: &str, found: &[SeasonDriver]) -> anyhow::Result<()> {
     let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
     if options.json {
-        let answer = json!({ "season": options.season, "drivers": chosen });
+        let answer = json!({ "season": options.season, "backend": by, "drivers": chosen });
         say!("{}", serde_json::to_string(&answer)?);
         return Ok(());
     }

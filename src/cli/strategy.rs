@@ -7,17 +7,19 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
 use crate::cli::say::say;
+use crate::compute::choice::NoGpu;
+use crate::compute::{Backend as _, By, Choice, Processor};
 use crate::engines::Chosen;
 use crate::inference;
 use crate::ingest::recording;
 use crate::race::Race;
 use crate::record::decode;
-use crate::strategy::duel::{Rival, Terms, board};
+use crate::strategy::duel::{Rival, Terms, board_on};
 use crate::strategy::model::Start;
 use crate::strategy::moment::Moment;
 use crate::strategy::opinion::{PIT, Policy};
 use crate::strategy::parameters::Parameters;
-use crate::strategy::planner::{Advice, Kind, Outlook, Question, advise};
+use crate::strategy::planner::{Advice, Kind, Outlook, Question, advise_on};
 use crate::strategy::rejoin::{Rejoin, rejoins};
 use crate::strategy::snapshot::compound_of;
 
@@ -46,9 +48,9 @@ pub struct Args {
     /// Seed of the random numbers: the same seed, the same answer.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
-    backend: Backend,
+    /// What simulates: a GPU where one works, the CPU, or a GPU and nothing else. Both give the same answer.
+    #[arg(long, value_name = "auto|cpu|cuda", default_value = "auto")]
+    backend: Choice,
     /// Write everything as JSON, on one line.
     #[arg(long)]
     json: bool,
@@ -57,14 +59,10 @@ pub struct Args {
     engines: Chosen,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
-    /// All cores of the processor.
-    Cpu,
-}
-
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    // Before the recording is read: a wish that cannot be met is refused at once.
+    let (backend, instead) = args.backend.open().context("--backend cuda")?;
     let race = fold(&args.file, args.lap, &args.driver)?;
     let parameters = Parameters::shipped();
     let moment = Moment::of(&race, args.laps.map(NonZeroU16::get));
@@ -80,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         races: args.simulations,
         seed: args.seed,
     };
-    let advice = advise(&start, &parameters, question)?;
+    let advice = advise_on(&backend, &start, &parameters, question)?;
     let network = policy(&args.engines)?;
     let network = match &network {
         Some(policy) => Some(policy.opinion(&start, &parameters, car, Some(&advice))?),
@@ -97,7 +95,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         races: (args.simulations / DUEL_SHARE).max(16),
         seed: args.seed,
     };
-    let rivals = board(&start, &parameters, terms)?;
+    let rivals = board_on(&backend, &start, &parameters, terms)?;
+    let by = Computed::new(&backend, instead);
     let rejoins = rejoins(&start, &parameters, car);
     let named = |n: u8| {
         race.car(n)
@@ -113,7 +112,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         say!(
             "{}",
             json!({
-                "driver": named(number), "circuit": start.circuit, "backend": "cpu",
+                "driver": named(number), "circuit": start.circuit, "backend": by.by, "no_gpu": by.no_gpu,
                 "simulations": args.simulations, "seed": args.seed,
                 "status": format!("{:?}", start.status).to_lowercase(), "wetness": start.level,
                 "compound": compound_of(entrant.compound).name(), "tyre_age": entrant.age,
@@ -138,7 +137,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         compound_of(entrant.compound).name(),
         entrant.age,
     );
-    table(&advice, args.simulations);
+    table(&advice, args.simulations, &by);
     tell_rejoins(&rejoins, named);
     tell_rivals(&rivals, named);
     say!("\n{}.", advice.reason);
@@ -221,8 +220,34 @@ fn number(race: &Race, driver: &str) -> anyhow::Result<u8> {
     })
 }
 
-fn table(advice: &Advice, simulations: u32) {
-    say!("\n{simulations} races a plan, the same races for each\n");
+/// What did the work, and why not the GPU.
+struct Computed {
+    by: By,
+    no_gpu: Option<String>,
+}
+
+impl Computed {
+    /// After the work.
+    fn new(backend: &Processor, instead: Option<NoGpu>) -> Computed {
+        let by = backend.at_work();
+        let failed = || {
+            let failed = by.name() != backend.name();
+            failed.then(|| "the GPU failed, and the CPU took over".to_owned())
+        };
+        Computed {
+            by,
+            no_gpu: instead.map(|none| none.why).or_else(failed),
+        }
+    }
+}
+
+fn table(advice: &Advice, simulations: u32, computed: &Computed) {
+    let why = computed.no_gpu.as_ref();
+    say!(
+        "\n{simulations} races a plan, the same races for each, on {}{}\n",
+        computed.by.name(),
+        why.map_or_else(String::new, |why| format!(" ({why})"))
+    );
     say!(
         "  {:<44} {:>5} {:>5} {:>5}  {:>6} {:>6} {:>6} {:>6}  {:>8}",
         "plan",

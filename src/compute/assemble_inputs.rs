@@ -1,6 +1,6 @@
 //! A model's input tensors from the cars' histories. See `kernels/assemble_inputs.cu` for the rules.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
 const THREADS: u32 = 256;
@@ -83,31 +83,15 @@ impl Task for AssembleInputs<'_> {
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let (cars, wanted) = (self.newest.len(), self.choice.len());
         let half = matches!(self.tensor, Tensor::F16(_));
-        Launch {
-            step: Step {
-                kernel: Kernel::AssembleInputs,
-                grid: geometry.blocks(cars * self.steps * wanted, THREADS, THREADS),
-                block: THREADS,
-                shared: 0,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::Array(2),
-                    Arg::Array(3),
-                    Arg::Array(4),
-                    Arg::Array(5),
-                    Arg::Array(6),
-                    Arg::Array(7),
-                    Arg::U32(cars as u32),
-                    Arg::U32(self.slots as u32),
-                    Arg::U32(self.features as u32),
-                    Arg::U32(self.steps as u32),
-                    Arg::U32(wanted as u32),
-                    Arg::F32(self.limit),
-                    Arg::U32(half.into()),
-                ],
-            },
-            data: vec![
+        let shape = Shape {
+            grid: geometry.blocks(cars * self.steps * wanted, THREADS, THREADS),
+            block: THREADS,
+            shared: 0,
+        };
+        Launch::new(
+            Kernel::AssembleInputs,
+            shape,
+            vec![
                 Data::input(self.history),
                 Data::input(self.newest),
                 Data::input(self.count),
@@ -120,7 +104,16 @@ impl Task for AssembleInputs<'_> {
                 },
                 Data::output(self.mask),
             ],
-        }
+            &[
+                Arg::U32(cars as u32),
+                Arg::U32(self.slots as u32),
+                Arg::U32(self.features as u32),
+                Arg::U32(self.steps as u32),
+                Arg::U32(wanted as u32),
+                Arg::F32(self.limit),
+                Arg::U32(half.into()),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {

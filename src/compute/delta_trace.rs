@@ -1,6 +1,6 @@
 //! Where a lap was won and lost. See `kernels/delta_trace.cu` for the rules.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
 /// No reference, no group.
@@ -71,27 +71,15 @@ impl Task for DeltaTrace<'_> {
 
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let laps = self.reference.len();
-        Launch {
-            step: Step {
-                kernel: self.kernel(),
-                grid: geometry.blocks(laps, WARPS, THREADS),
-                block: THREADS,
-                shared: 0,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::Array(2),
-                    Arg::Array(3),
-                    Arg::Array(4),
-                    Arg::Array(5),
-                    Arg::Array(6),
-                    Arg::U32(laps as u32),
-                    Arg::U32(self.rows as u32),
-                    Arg::U32(self.bins as u32),
-                    Arg::U32(self.minis as u32),
-                ],
-            },
-            data: vec![
+        let shape = Shape {
+            grid: geometry.blocks(laps, WARPS, THREADS),
+            block: THREADS,
+            shared: 0,
+        };
+        Launch::new(
+            self.kernel(),
+            shape,
+            vec![
                 Data::input(self.grid),
                 Data::input(self.reference),
                 Data::input(self.lap_group),
@@ -100,7 +88,13 @@ impl Task for DeltaTrace<'_> {
                 Data::output(self.delta),
                 Data::both(self.winner),
             ],
-        }
+            &[
+                Arg::U32(laps as u32),
+                Arg::U32(self.rows as u32),
+                Arg::U32(self.bins as u32),
+                Arg::U32(self.minis as u32),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {

@@ -1,6 +1,6 @@
 //! Windows of high-rate channels. See `kernels/frame_stats.cu` for the rules.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
 /// Values of a window: min, max, mean, root mean square.
@@ -63,29 +63,27 @@ impl Task for FrameStats<'_> {
 
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let stride = self.stride();
-        Launch {
-            step: Step {
-                kernel: self.kernel(),
-                grid: geometry.blocks(self.rows * self.windows, WARPS, THREADS),
-                block: THREADS,
-                shared: 0,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::Array(2),
-                    Arg::U32(self.rows as u32),
-                    Arg::U32(stride as u32),
-                    Arg::U32(self.windows as u32),
-                    Arg::U32(self.length as u32),
-                    Arg::U32(self.hop as u32),
-                ],
-            },
-            data: vec![
+        let shape = Shape {
+            grid: geometry.blocks(self.rows * self.windows, WARPS, THREADS),
+            block: THREADS,
+            shared: 0,
+        };
+        Launch::new(
+            self.kernel(),
+            shape,
+            vec![
                 Data::input(self.samples),
                 Data::output(self.stats),
                 Data::output(self.known),
             ],
-        }
+            &[
+                Arg::U32(self.rows as u32),
+                Arg::U32(stride as u32),
+                Arg::U32(self.windows as u32),
+                Arg::U32(self.length as u32),
+                Arg::U32(self.hop as u32),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {

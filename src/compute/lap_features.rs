@@ -1,6 +1,6 @@
 //! What a lap looked like, from its resampled channels. See `kernels/lap_features.cu` for the rules.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
 /// Most corners of a circuit.
@@ -115,34 +115,15 @@ impl Task for LapFeatures<'_> {
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let laps = self.lap_track.len();
         let row = |row: Option<u32>| Arg::U32(row.unwrap_or(0));
-        Launch {
-            step: Step {
-                kernel: self.kernel(),
-                grid: geometry.blocks(laps, WARPS, THREADS),
-                block: THREADS,
-                shared: WARPS * MAX_CORNERS as u32 * 4,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::Array(2),
-                    Arg::Array(3),
-                    Arg::Array(4),
-                    Arg::Array(5),
-                    Arg::U32(laps as u32),
-                    Arg::U32(self.rows as u32),
-                    Arg::U32(self.bins as u32),
-                    Arg::U32(self.minis as u32),
-                    Arg::U32(self.corners as u32),
-                    row(self.which.speed),
-                    row(self.which.throttle),
-                    row(self.which.brake),
-                    row(self.which.gear),
-                    Arg::F32(self.pedals.full),
-                    Arg::F32(self.pedals.lifted),
-                    Arg::F32(self.pedals.braking),
-                ],
-            },
-            data: vec![
+        let shape = Shape {
+            grid: geometry.blocks(laps, WARPS, THREADS),
+            block: THREADS,
+            shared: WARPS * MAX_CORNERS as u32 * 4,
+        };
+        Launch::new(
+            self.kernel(),
+            shape,
+            vec![
                 Data::input(self.grid),
                 Data::input(self.lap_track),
                 Data::input(self.curvature),
@@ -150,7 +131,21 @@ impl Task for LapFeatures<'_> {
                 Data::input(self.edges),
                 Data::output(self.features),
             ],
-        }
+            &[
+                Arg::U32(laps as u32),
+                Arg::U32(self.rows as u32),
+                Arg::U32(self.bins as u32),
+                Arg::U32(self.minis as u32),
+                Arg::U32(self.corners as u32),
+                row(self.which.speed),
+                row(self.which.throttle),
+                row(self.which.brake),
+                row(self.which.gear),
+                Arg::F32(self.pedals.full),
+                Arg::F32(self.pedals.lifted),
+                Arg::F32(self.pedals.braking),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {

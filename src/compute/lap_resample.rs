@@ -1,6 +1,6 @@
 //! From samples in time to points at equal steps of distance. See `kernels/lap_resample.cu` for the rules.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
 /// Most channels.
@@ -81,34 +81,30 @@ impl Task for LapResample<'_> {
 
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let (laps, channels) = (self.laps(), self.channel_count());
-        Launch {
-            step: Step {
-                kernel: self.kernel(),
-                grid: geometry.blocks(laps, 1, THREADS),
-                block: THREADS,
-                shared: 8 * (THREADS / 32) + 8 * self.bins as u32,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::Array(2),
-                    Arg::Array(3),
-                    Arg::Array(4),
-                    Arg::U32(laps as u32),
-                    Arg::U32(self.time_us.len() as u32),
-                    Arg::U32(channels as u32),
-                    Arg::U32(self.bins as u32),
-                    Arg::U32(self.step_channels),
-                    Arg::I32(self.max_gap_us),
-                ],
-            },
-            data: vec![
+        let shape = Shape {
+            grid: geometry.blocks(laps, 1, THREADS),
+            block: THREADS,
+            shared: 8 * (THREADS / 32) + 8 * self.bins as u32,
+        };
+        Launch::new(
+            self.kernel(),
+            shape,
+            vec![
                 Data::input(self.lap_start),
                 Data::input(self.time_us),
                 Data::input(self.channels),
                 Data::output(self.grid),
                 Data::output(self.length_m),
             ],
-        }
+            &[
+                Arg::U32(laps as u32),
+                Arg::U32(self.time_us.len() as u32),
+                Arg::U32(channels as u32),
+                Arg::U32(self.bins as u32),
+                Arg::U32(self.step_channels),
+                Arg::I32(self.max_gap_us),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {

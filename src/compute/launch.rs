@@ -106,6 +106,31 @@ pub struct Launch<'a> {
     pub data: Vec<Data<'a>>,
 }
 
+/// Blocks, threads of one, and its dynamic shared memory (bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub grid: u32,
+    pub block: u32,
+    pub shared: u32,
+}
+
+impl<'a> Launch<'a> {
+    /// A kernel's launch: its arguments are the arrays, in their order, then the scalars.
+    pub fn new(kernel: Kernel, shape: Shape, data: Vec<Data<'a>>, scalars: &[Arg]) -> Launch<'a> {
+        let arrays = (0..data.len()).map(Arg::Array);
+        Launch {
+            step: Step {
+                kernel,
+                grid: shape.grid,
+                block: shape.block,
+                shared: shape.shared,
+                args: arrays.chain(scalars.iter().copied()).collect(),
+            },
+            data,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@
 //! `tensorrt-rs` that may hold `unsafe`: in `cuda/`, and where wider instructions are chosen.
 
 pub mod assemble_inputs;
+pub mod choice;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -31,6 +32,7 @@ pub mod lap_features;
 pub mod lap_resample;
 pub mod launch;
 pub mod philox;
+mod race_layout;
 pub mod race_monte_carlo;
 pub mod race_task;
 pub mod stint_fit;
@@ -39,6 +41,7 @@ mod tests;
 pub mod workload;
 
 pub use assemble_inputs::AssembleInputs;
+pub use choice::{Choice, Processor, Ticker};
 pub use cpu::Cpu;
 pub use delta_trace::DeltaTrace;
 pub use frame_stats::FrameStats;
@@ -70,6 +73,11 @@ impl Kernel {
         Kernel::RaceMonteCarlo,
         Kernel::StintFit,
     ];
+
+    /// Whether it may run for long: then it has a stream of its own on a GPU, and ticks do not wait for it.
+    pub const fn is_long(self) -> bool {
+        matches!(self, Kernel::RaceMonteCarlo)
+    }
 
     /// The name of its entry point.
     pub const fn name(self) -> &'static str {
@@ -115,17 +123,35 @@ pub trait Task: Send {
     fn run_on_cpu(&mut self);
 }
 
+/// What did a task: the label of metrics, and what answers say of themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    #[default]
+    Cpu,
+    Cuda,
+}
+
+impl By {
+    pub const fn name(self) -> &'static str {
+        match self {
+            By::Cpu => "cpu",
+            By::Cuda => "cuda",
+        }
+    }
+}
+
 /// What carries out tasks.
 pub trait Backend: Send + Sync {
-    /// `cpu` or `cuda`, for metrics and predictions.
+    /// Which of the two it is.
     fn name(&self) -> &'static str;
 
-    /// Carries out a task. It succeeds whenever the shapes fit: a device that fails is this function's affair
-    /// (it is logged and counted, and the CPU does the task within the same call).
+    /// Carries out a task, and says what did it. It succeeds whenever the shapes fit: a device that fails is this
+    /// function's affair (it is logged and counted, and the CPU does the task within the same call).
     ///
     /// # Errors
     /// [`ShapeError`] if the arrays do not fit each other.
-    fn run(&self, task: &mut dyn Task) -> Result<(), ShapeError>;
+    fn run(&self, task: &mut dyn Task) -> Result<By, ShapeError>;
 }
 
 /// Checks shapes, one requirement a line.

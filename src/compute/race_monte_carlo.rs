@@ -185,7 +185,7 @@ pub struct Problem {
     /// Probability (of 2³²) that it gets wetter or drier, by level: dry, damp, wet.
     pub wetter: [u32; 3],
     pub drier: [u32; 3],
-    /// Loss by level and class of tyre: slick, intermediate, wet (ms).
+    /// Loss by level and class of tyre: slick, intermediate, wet (ms). Slicks in the dry lose nothing.
     pub wet_ms: [[i32; 3]; 3],
     /// Probability (of 2¹⁶) that tyres are changed on a lap: under each status if worn, and if wrong for the weather.
     pub react: [i32; 4],
@@ -238,6 +238,10 @@ impl Problem {
         }
         if !(0..=3).contains(&self.status) {
             return wrong("status", self.status);
+        }
+        // The batch engine does not look at it while it is dry and everybody is on slicks.
+        if self.wet_ms[0][0] != 0 {
+            return wrong("wet_ms[0][0]", self.wet_ms[0][0]);
         }
         for car in &self.cars[..self.count as usize] {
             if !(0..COMPOUNDS as i32).contains(&car.compound) {
@@ -540,4 +544,15 @@ pub const fn boxes(
 #[inline]
 pub fn stint_roll(seed: u64, race: u32, n: i32, car: usize) -> [u32; 4] {
     philox([race, n as u32, car as u32, Purpose::Stint as u32], seed)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slicks_that_lose_in_the_dry_are_refused() {
+        let mut p = crate::strategy::example_problem();
+        assert_eq!(p.check(), Ok(()));
+        p.wet_ms[0][0] = 1;
+        assert_eq!(p.check().unwrap_err().what, "wet_ms[0][0]");
+    }
 }

@@ -1,6 +1,8 @@
 //! The race that is simulated many times, as a task for either backend. See `kernels/race_monte_carlo.cu`.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use rayon::prelude::*;
+
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::race_monte_carlo::Problem;
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
@@ -61,32 +63,37 @@ impl Task for RaceMonteCarlo<'_> {
 
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let (plans, races) = (self.problems.len(), self.races());
-        Launch {
-            step: Step {
-                kernel: self.kernel(),
-                grid: geometry.blocks(plans * races, WARPS, THREADS),
-                block: THREADS,
-                shared: 0,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::U32(plans as u32),
-                    Arg::U32(races as u32),
-                    Arg::U32(self.first),
-                    Arg::U32(self.seed as u32),
-                    Arg::U32((self.seed >> 32) as u32),
-                ],
-            },
-            data: vec![Data::input(self.problems), Data::output(self.keys)],
-        }
+        let shape = Shape {
+            grid: geometry.blocks(plans * races, WARPS, THREADS),
+            block: THREADS,
+            shared: 0,
+        };
+        Launch::new(
+            self.kernel(),
+            shape,
+            vec![Data::input(self.problems), Data::output(self.keys)],
+            &[
+                Arg::U32(plans as u32),
+                Arg::U32(races as u32),
+                Arg::U32(self.first),
+                Arg::U32(self.seed as u32),
+                Arg::U32((self.seed >> 32) as u32),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {
-        let each = self.races() * self.cars();
-        for (problem, keys) in self.problems.iter().zip(self.keys.chunks_mut(each.max(1))) {
-            // It fails on what `check` refuses, and on nothing else.
-            let done = cpu::race_monte_carlo::simulate(problem, self.seed, self.first, keys);
-            debug_assert!(done.is_ok());
-        }
+        let each = (self.races() * self.cars()).max(1);
+        let (seed, first) = (self.seed, self.first);
+        let keys = self.keys.par_chunks_mut(each);
+        // Plans side by side: a few races of many plans would leave threads without work otherwise.
+        self.problems
+            .par_iter()
+            .zip(keys)
+            .for_each(|(problem, keys)| {
+                // It fails on what `check` refuses, and on nothing else.
+                let done = cpu::race_monte_carlo::simulate(problem, seed, first, keys);
+                debug_assert!(done.is_ok());
+            });
     }
 }

@@ -1,6 +1,6 @@
 //! Pace of a stint against tyre age and fuel. See `kernels/stint_fit.cu` for the rules.
 
-use super::launch::{Arg, Data, Geometry, Launch, Step};
+use super::launch::{Arg, Data, Geometry, Launch, Shape};
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
 /// Most laps of a stint that are used: the first ones.
@@ -70,25 +70,15 @@ impl Task for StintFit<'_> {
 
     fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
         let stints = self.stints();
-        Launch {
-            step: Step {
-                kernel: self.kernel(),
-                grid: geometry.blocks(stints, WARPS, THREADS),
-                block: THREADS,
-                shared: WARPS * MAX_LAPS as u32 * 4,
-                args: vec![
-                    Arg::Array(0),
-                    Arg::Array(1),
-                    Arg::Array(2),
-                    Arg::Array(3),
-                    Arg::Array(4),
-                    Arg::Array(5),
-                    Arg::U32(stints as u32),
-                    Arg::U32(self.rounds),
-                    Arg::F32(self.tuning),
-                ],
-            },
-            data: vec![
+        let shape = Shape {
+            grid: geometry.blocks(stints, WARPS, THREADS),
+            block: THREADS,
+            shared: WARPS * MAX_LAPS as u32 * 4,
+        };
+        Launch::new(
+            self.kernel(),
+            shape,
+            vec![
                 Data::input(self.stint_start),
                 Data::input(self.time_s),
                 Data::input(self.age),
@@ -96,7 +86,12 @@ impl Task for StintFit<'_> {
                 Data::input(self.prior),
                 Data::output(self.fit),
             ],
-        }
+            &[
+                Arg::U32(stints as u32),
+                Arg::U32(self.rounds),
+                Arg::F32(self.tuning),
+            ],
+        )
     }
 
     fn run_on_cpu(&mut self) {

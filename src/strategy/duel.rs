@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::model::{ModelError, Start};
 use super::parameters::Parameters;
-use crate::compute::cpu::race_monte_carlo::simulate;
 use crate::compute::race_monte_carlo::{OUT_MS, Plan, Problem, Stop, car_of, time_ms};
+use crate::compute::{Backend, Cpu, RaceMonteCarlo};
 
 /// Laps between the first car's stop and the answer.
 pub const ANSWER_LAPS: i32 = 2;
@@ -18,6 +18,8 @@ const SETTLE_LAPS: i32 = 2;
 const REACH_S: f64 = 30.0;
 /// Most rivals on a board, ahead and behind each.
 const MOST_RIVALS: usize = 3;
+/// Duels with each rival: we box first, it does, nobody does.
+const DUELS: usize = 3;
 /// Laps over which a pass on the road is looked for.
 const ROAD_LAPS: i32 = 5;
 
@@ -61,11 +63,24 @@ pub struct Terms {
     pub seed: u64,
 }
 
-/// The cars that matter around `terms.car`, nearest first: those ahead, then those behind.
+/// [`board_on`] the CPU.
 ///
 /// # Errors
 /// If the race cannot be simulated.
 pub fn board(
+    start: &Start,
+    parameters: &Parameters,
+    terms: Terms,
+) -> Result<Vec<Rival>, ModelError> {
+    board_on(&Cpu, start, parameters, terms)
+}
+
+/// The cars that matter around `terms.car`, nearest first: those ahead, then those behind.
+///
+/// # Errors
+/// If the race cannot be simulated.
+pub fn board_on(
+    backend: &dyn Backend,
     start: &Start,
     parameters: &Parameters,
     terms: Terms,
@@ -87,17 +102,45 @@ pub fn board(
             .filter(move |(by, _)| (*by > 0.0) == ahead)
             .take(MOST_RIVALS)
     };
-    let mut rivals = Vec::new();
-    for &(ahead_by_s, i) in side(true).chain(side(false)) {
-        rivals.push(Rival {
-            number: start.cars[i].number,
-            ahead_by_s,
-            if_we_box_first: duel(&problem, terms, i, [Some(0), Some(ANSWER_LAPS)])?,
-            if_it_boxes_first: duel(&problem, terms, i, [Some(ANSWER_LAPS), Some(0)])?,
-            on_the_road: duel(&problem, terms, i, [None, None])?,
-        });
+    let near: Vec<(f64, usize)> = side(true).chain(side(false)).copied().collect();
+    if near.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(rivals)
+    let problems: Vec<Problem> = near
+        .iter()
+        .flat_map(|&(_, rival)| {
+            [
+                [Some(0), Some(ANSWER_LAPS)],
+                [Some(ANSWER_LAPS), Some(0)],
+                [None, None],
+            ]
+            .map(|delays| duel(&problem, terms, rival, delays))
+        })
+        .collect();
+    let each = terms.races as usize * problem.count as usize;
+    let mut keys = vec![0; problems.len() * each];
+    backend.run(&mut RaceMonteCarlo {
+        problems: &problems,
+        seed: terms.seed,
+        first: 0,
+        keys: &mut keys,
+    })?;
+    let rivals = near.iter().zip(keys.chunks(DUELS * each.max(1)));
+    Ok(rivals
+        .map(|(&(ahead_by_s, rival), keys)| {
+            let odds = |duel: usize| {
+                let keys = &keys[duel * each..][..each];
+                odds(keys, problem.count as usize, (terms.car, rival))
+            };
+            Rival {
+                number: start.cars[rival].number,
+                ahead_by_s,
+                if_we_box_first: odds(0),
+                if_it_boxes_first: odds(1),
+                on_the_road: odds(2),
+            }
+        })
+        .collect())
 }
 
 /// A race in which nothing but racing happens, and nobody stops of their own accord.
@@ -116,13 +159,8 @@ fn calm(problem: &mut Problem) {
     }
 }
 
-/// Probability that we are ahead of `rival`; `delays`: laps until our stop and its stop, counted from the next line.
-fn duel(
-    calm: &Problem,
-    terms: Terms,
-    rival: usize,
-    delays: [Option<i32>; 2],
-) -> Result<f64, ModelError> {
+/// The race of a duel; `delays`: laps until our stop and the rival's, counted from the next line.
+fn duel(calm: &Problem, terms: Terms, rival: usize, delays: [Option<i32>; 2]) -> Problem {
     let mut problem = calm.clone();
     let mut last = problem.first + ROAD_LAPS - 1;
     for (car, delay) in [terms.car, rival].into_iter().zip(delays) {
@@ -137,9 +175,12 @@ fn duel(
     // A duel that the flag cuts short is decided there; nobody boxes on the last lap.
     problem.last = last.min(problem.laps);
     problem.two_compounds = 0;
-    let count = problem.count as usize;
-    let mut keys = vec![0; terms.races as usize * count];
-    simulate(&problem, terms.seed, 0, &mut keys)?;
+    problem
+}
+
+/// Share of the races in which the first car is ahead of the second.
+fn odds(keys: &[i32], count: usize, (us, them): (usize, usize)) -> f64 {
+    let races = keys.len() / count;
     let ahead = keys
         .chunks(count)
         .filter(|race| {
@@ -147,8 +188,8 @@ fn duel(
                 race.iter()
                     .position(|k| car_of(*k) == car && time_ms(*k) < OUT_MS)
             };
-            place(terms.car) < place(rival)
+            place(us) < place(them)
         })
         .count();
-    Ok(ahead as f64 / f64::from(terms.races.max(1)))
+    ahead as f64 / races.max(1) as f64
 }

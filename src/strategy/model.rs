@@ -22,6 +22,7 @@
 //! **Invariant:** pure. The same [`Start`] and parameters give the same [`Problem`].
 
 use super::parameters::{Circuit, Parameters};
+use crate::compute::ShapeError;
 use crate::compute::philox::BELL_SIGMA;
 use crate::compute::race_monte_carlo::{
     COMPOUNDS, Car, MAX_CARS, MAX_LAPS, Plan, Problem, Status, Tyre, WrongProblem,
@@ -106,6 +107,8 @@ pub enum ModelError {
     Laps { lap: u16, laps: u16 },
     #[error(transparent)]
     Problem(#[from] WrongProblem),
+    #[error(transparent)]
+    Task(#[from] ShapeError),
 }
 
 impl Start {

@@ -5,15 +5,17 @@
 //! means is far more certain than either. The recommendation is the plan with the best mean finishing position; the
 //! reason gives it against the best of the other kind (staying out, or boxing).
 //!
-//! **Invariant:** pure: same start, parameters, seed and number of races, same advice.
+//! The races are those of [`RaceMonteCarlo`], on whichever backend: it is the one definition of a simulated race.
+//!
+//! **Invariant:** pure: same start, parameters, seed and number of races, same advice, whatever the backend.
 
 use serde::Serialize;
 
 use super::model::{ModelError, Start};
 use super::parameters::Parameters;
 use super::snapshot::compound_of;
-use crate::compute::cpu::race_monte_carlo::simulate;
 use crate::compute::race_monte_carlo::{OUT_MS, Plan, Problem, Stop, car_of, time_ms};
+use crate::compute::{Backend, Cpu, RaceMonteCarlo};
 
 /// Most candidates of a question.
 pub const MAX_CANDIDATES: usize = 96;
@@ -25,6 +27,8 @@ const LEAST_RACES: u32 = 64;
 const FINALISTS: usize = 6;
 /// Most races of a question.
 pub const MAX_RACES: u32 = 1_000_000;
+/// Keys that are asked for at a time (4 bytes each): plans of few races go together, many races of one plan in parts.
+const KEYS_AT_ONCE: usize = 1 << 22;
 /// A plan within this many places of the best is as good (pit window).
 const AS_GOOD: f64 = 0.15;
 /// Fewest laps between two stops, and before the flag.
@@ -149,16 +153,30 @@ pub enum PlannerError {
 }
 
 /// Positions (from 1) and times to the flag (ms; `None`: out) of our car, race by race.
+#[derive(Default)]
 struct Run {
     position: Vec<u8>,
     time_ms: Vec<Option<i32>>,
 }
 
-/// Advises a car.
+/// Advises a car, on the CPU.
+///
+/// # Errors
+/// As [`advise_on`].
+pub fn advise(
+    start: &Start,
+    parameters: &Parameters,
+    question: Question,
+) -> Result<Advice, PlannerError> {
+    advise_on(&Cpu, start, parameters, question)
+}
+
+/// Advises a car, its races simulated by that backend.
 ///
 /// # Errors
 /// If the car is out, the race over, or the race cannot be simulated.
-pub fn advise(
+pub fn advise_on(
+    backend: &dyn Backend,
     start: &Start,
     parameters: &Parameters,
     question: Question,
@@ -178,11 +196,9 @@ pub fn advise(
     let few = (question.races / FIRST_ROUND)
         .max(LEAST_RACES)
         .min(question.races);
-    let mut first: Vec<(f64, Candidate)> = Vec::new();
-    for candidate in candidates(start, question.car) {
-        let run = run(&problem, &candidate, question, few)?;
-        first.push((value(&run), candidate));
-    }
+    let all = candidates(start, question.car);
+    let runs = run(backend, &problem, &all, question, few)?;
+    let mut first: Vec<(f64, Candidate)> = runs.iter().map(value).zip(all).collect();
     let window = window(&first);
     // A stable sort: of equals the one that was thought of first.
     first.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -192,11 +208,12 @@ pub fn advise(
             finalists.push(candidate);
         }
     }
-    let mut tried: Vec<(f64, Run, Candidate)> = Vec::new();
-    for candidate in finalists {
-        let run = run(&problem, &candidate, question, question.races)?;
-        tried.push((value(&run), run, candidate));
-    }
+    let runs = run(backend, &problem, &finalists, question, question.races)?;
+    let mut tried: Vec<(f64, Run, Candidate)> = runs
+        .into_iter()
+        .zip(finalists)
+        .map(|(run, candidate)| (value(&run), run, candidate))
+        .collect();
     tried.sort_by(|a, b| a.0.total_cmp(&b.0));
     Ok(advice(start, question, position, window, tried))
 }
@@ -349,32 +366,60 @@ fn plan(name: &str, kind: Kind, stops: &[(i32, u8)], only: bool) -> Candidate {
     }
 }
 
+/// The same races under each of the plans.
 fn run(
+    backend: &dyn Backend,
     problem: &Problem,
-    candidate: &Candidate,
+    candidates: &[Candidate],
     question: Question,
     races: u32,
-) -> Result<Run, PlannerError> {
-    let mut problem = problem.clone();
-    let car = question.car;
-    problem.cars[car].plan = candidate.plan;
-    let count = problem.count as usize;
-    let mut keys = vec![0; races as usize * count];
-    simulate(&problem, question.seed, 0, &mut keys).map_err(ModelError::from)?;
-    let from = problem.cars[car].time_ms;
-    let (position, time_ms) = keys
-        .chunks(count)
-        .map(|race| {
+) -> Result<Vec<Run>, ModelError> {
+    let (car, count) = (question.car, problem.count as usize);
+    let each = (races as usize).min((KEYS_AT_ONCE / count).max(1));
+    let together = (KEYS_AT_ONCE / (each * count)).max(1);
+    let mut runs = Vec::with_capacity(candidates.len());
+    for candidates in candidates.chunks(together) {
+        let problems: Vec<Problem> = candidates
+            .iter()
+            .map(|candidate| {
+                let mut problem = problem.clone();
+                problem.cars[car].plan = candidate.plan;
+                problem
+            })
+            .collect();
+        let mut part: Vec<Run> = candidates.iter().map(|_| Run::default()).collect();
+        for first in (0..races).step_by(each) {
+            let now = each.min((races - first) as usize);
+            let mut keys = vec![0; problems.len() * now * count];
+            backend.run(&mut RaceMonteCarlo {
+                problems: &problems,
+                seed: question.seed,
+                first,
+                keys: &mut keys,
+            })?;
+            for (run, keys) in part.iter_mut().zip(keys.chunks(now * count)) {
+                run.take(keys, count, car, problem.cars[car].time_ms);
+            }
+        }
+        runs.extend(part);
+    }
+    Ok(runs)
+}
+
+impl Run {
+    /// Adds races, of which the car begins at the time `from` (ms).
+    fn take(&mut self, keys: &[i32], count: usize, car: usize, from: i32) {
+        for race in keys.chunks(count) {
             // Every car has one key in each race.
             let place = race
                 .iter()
                 .position(|k| car_of(*k) == car)
                 .unwrap_or(count - 1);
             let t = time_ms(race[place]);
-            (place as u8 + 1, (t < OUT_MS).then_some(t - from))
-        })
-        .unzip();
-    Ok(Run { position, time_ms })
+            self.position.push(place as u8 + 1);
+            self.time_ms.push((t < OUT_MS).then_some(t - from));
+        }
+    }
 }
 
 /// What plans are ranked by: the mean position; of equals the quicker (a place is worth more than any time).

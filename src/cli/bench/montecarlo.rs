@@ -9,8 +9,8 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::median;
-use crate::compute::cpu::race_monte_carlo::simulate;
 use crate::compute::race_monte_carlo::Problem;
+use crate::compute::{Backend, Cpu, RaceMonteCarlo};
 use crate::strategy::example_problem;
 use crate::strategy::simulation::{Decision, Simulation};
 
@@ -90,6 +90,14 @@ fn on(threads: usize, problem: &Problem, keys: &mut [i32]) -> anyhow::Result<()>
         .num_threads(threads)
         .build()
         .context("threads for the simulation")?;
-    pool.install(|| simulate(problem, SEED, 0, keys))?;
+    // The way that the planner takes.
+    pool.install(|| {
+        Cpu.run(&mut RaceMonteCarlo {
+            problems: std::slice::from_ref(problem),
+            seed: SEED,
+            first: 0,
+            keys,
+        })
+    })?;
     Ok(())
 }

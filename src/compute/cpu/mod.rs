@@ -10,7 +10,7 @@ pub(super) mod lap_resample;
 pub mod race_monte_carlo;
 pub(super) mod stint_fit;
 
-use super::{Backend, ShapeError, Task};
+use super::{Backend, By, ShapeError, Task};
 
 /// Carries tasks out on the threads of rayon.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,12 +18,12 @@ pub struct Cpu;
 
 impl Backend for Cpu {
     fn name(&self) -> &'static str {
-        "cpu"
+        By::Cpu.name()
     }
 
-    fn run(&self, task: &mut dyn Task) -> Result<(), ShapeError> {
+    fn run(&self, task: &mut dyn Task) -> Result<By, ShapeError> {
         task.check()?;
         task.run_on_cpu();
-        Ok(())
+        Ok(By::Cpu)
     }
 }

@@ -51,6 +51,10 @@ pub(super) struct Device {
     functions: Vec<(Kernel, sys::CUfunction)>,
     /// Launches and ticks; a stream of their own, so that nothing waits for the default one.
     stream: sys::CUstream,
+    /// What may take long; of two kernels that are ready the other stream's goes first.
+    background: sys::CUstream,
+    /// The memory of the launch that is there (0: none of its own).
+    in_flight: Option<u64>,
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
     life: Arc<()>,
@@ -104,8 +108,7 @@ impl Device {
                 Ok((kernel, function.call("cuModuleGetFunction")?))
             })
             .collect::<Result<Vec<_>, CudaError>>()?;
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
-            .call("cuStreamCreate")?;
+        let (stream, background) = streams()?;
         let event =
             || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).call("cuEventCreate");
         Ok(Device {
@@ -114,6 +117,8 @@ impl Device {
             module,
             functions,
             stream,
+            background,
+            in_flight: None,
             events: (event()?, event()?),
             graphs: HashMap::new(),
             life: Arc::new(()),
@@ -169,12 +174,49 @@ impl Device {
         layout: &Layout,
         step: &Step,
     ) -> Result<(), CudaError> {
+        let stream = self.stream;
         self.with_memory(staging, layout, |device, base| {
-            device.upload(staging.as_ptr(), base, layout)?;
-            device.launch(step, layout, base)?;
-            device.download(staging.as_ptr(), base, layout)
+            device.upload(stream, staging.as_ptr(), base, layout)?;
+            device.launch(stream, step, layout, base)?;
+            device.download(stream, staging.as_ptr(), base, layout)
         })?;
         self.synchronize()
+    }
+
+    /// Sends a launch off on the background's stream, and waits for nothing: [`Device::is_done`] tells when its
+    /// outputs lie in the staged block, which is nobody's until then.
+    pub(super) fn submit(
+        &mut self,
+        staging: &Staging,
+        layout: &Layout,
+        step: &Step,
+    ) -> Result<(), CudaError> {
+        let stream = self.background;
+        let (memory, base) = if self.properties.integrated {
+            (0, staging.device)
+        } else {
+            let memory = self.allocate(stream, layout.bytes)?;
+            (memory, memory)
+        };
+        self.in_flight = Some(memory);
+        self.upload(stream, staging.as_ptr(), base, layout)?;
+        self.launch(stream, step, layout, base)?;
+        self.download(stream, staging.as_ptr(), base, layout)
+    }
+
+    /// Whether what was submitted is done.
+    pub(super) fn is_done(&mut self) -> Result<bool, CudaError> {
+        let memory = self.in_flight.ok_or(CudaError::NotCaptured)?;
+        // SAFETY: the stream is this device's.
+        match unsafe { sys::cuStreamQuery(self.background) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => return Ok(false),
+            said => said.result().call("cuStreamQuery")?,
+        }
+        self.in_flight = None;
+        if memory != 0 {
+            self.free(self.background, memory)?;
+        }
+        Ok(true)
     }
 
     /// How long the kernel alone takes, so many times over.
@@ -186,22 +228,23 @@ impl Device {
         rounds: usize,
     ) -> Result<Vec<Duration>, CudaError> {
         let mut took = Vec::with_capacity(rounds);
+        let stream = self.stream;
         self.with_memory(staging, layout, |device, base| {
             let (begin, end) = device.events;
             for _ in 0..rounds {
-                device.upload(staging.as_ptr(), base, layout)?;
+                device.upload(stream, staging.as_ptr(), base, layout)?;
                 // SAFETY: events and stream are this device's.
-                unsafe { result::event::record(begin, device.stream) }.call("cuEventRecord")?;
-                device.launch(step, layout, base)?;
+                unsafe { result::event::record(begin, stream) }.call("cuEventRecord")?;
+                device.launch(stream, step, layout, base)?;
                 // SAFETY: as above.
-                unsafe { result::event::record(end, device.stream) }.call("cuEventRecord")?;
+                unsafe { result::event::record(end, stream) }.call("cuEventRecord")?;
                 device.synchronize()?;
                 // SAFETY: both were recorded, and the stream has passed them.
                 let ms =
                     unsafe { result::event::elapsed(begin, end) }.call("cuEventElapsedTime")?;
                 took.push(Duration::from_secs_f64(f64::from(ms) / 1e3));
             }
-            device.download(staging.as_ptr(), base, layout)
+            device.download(stream, staging.as_ptr(), base, layout)
         })?;
         self.synchronize()?;
         Ok(took)
@@ -215,7 +258,7 @@ impl Device {
     ) -> Result<Vec<Duration>, CudaError> {
         let mut took = Vec::with_capacity(rounds);
         let (begin, end) = self.events;
-        let memory = self.allocate(2 * bytes)?;
+        let memory = self.allocate(self.stream, 2 * bytes)?;
         for _ in 0..rounds {
             // SAFETY: both halves lie in the allocation; events and stream are this device's.
             unsafe {
@@ -229,7 +272,7 @@ impl Device {
             let ms = unsafe { result::event::elapsed(begin, end) }.call("cuEventElapsedTime")?;
             took.push(Duration::from_secs_f64(f64::from(ms) / 1e3));
         }
-        self.free(memory)?;
+        self.free(self.stream, memory)?;
         self.synchronize()?;
         Ok(took)
     }
@@ -246,7 +289,7 @@ impl Device {
         let (device_memory, base) = if self.properties.integrated {
             (0, staging.device)
         } else {
-            let memory = self.allocate(layout.bytes)?;
+            let memory = self.allocate(self.stream, layout.bytes)?;
             // The allocation is stream-ordered: it must have happened before it may be captured.
             self.synchronize()?;
             (memory, memory)
@@ -260,13 +303,13 @@ impl Device {
         }
         .call("cuStreamBeginCapture")?;
         let put = self
-            .upload(staging.as_ptr(), base, layout)
+            .upload(self.stream, staging.as_ptr(), base, layout)
             .and_then(|()| {
                 steps
                     .iter()
-                    .try_for_each(|step| self.launch(step, layout, base))
+                    .try_for_each(|step| self.launch(self.stream, step, layout, base))
             })
-            .and_then(|()| self.download(staging.as_ptr(), base, layout));
+            .and_then(|()| self.download(self.stream, staging.as_ptr(), base, layout));
         // SAFETY: it is capturing; ended whether or not all went in, so that the stream is usable again.
         let graph = unsafe { result::stream::end_capture(self.stream) }.call("cuStreamEndCapture");
         put?;
@@ -297,7 +340,7 @@ impl Device {
         }
         match captured.device_memory {
             0 => Ok(()),
-            memory => self.free(memory),
+            memory => self.free(self.stream, memory),
         }
     }
 
@@ -319,27 +362,28 @@ impl Device {
         if self.properties.integrated {
             return work(self, staging.device);
         }
-        let memory = self.allocate(layout.bytes)?;
+        let memory = self.allocate(self.stream, layout.bytes)?;
         let done = work(self, memory);
         // Freed in the stream's order, after the work.
-        let freed = self.free(memory);
+        let freed = self.free(self.stream, memory);
         done.and(freed)
     }
 
-    fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
+    fn allocate(&self, stream: sys::CUstream, bytes: usize) -> Result<u64, CudaError> {
         if self.properties.memory_pools {
             // SAFETY: the stream is this device's, and all work on the memory goes there.
-            unsafe { result::malloc_async(self.stream, bytes) }.call("cuMemAllocAsync")
+            unsafe { result::malloc_async(stream, bytes) }.call("cuMemAllocAsync")
         } else {
             // SAFETY: the context is current.
             unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")
         }
     }
 
-    fn free(&self, memory: u64) -> Result<(), CudaError> {
+    /// Frees what `stream` has used. The background's is known to be idle then.
+    fn free(&self, stream: sys::CUstream, memory: u64) -> Result<(), CudaError> {
         if self.properties.memory_pools {
             // SAFETY: from `allocate`, freed once, in the order of the stream that used it.
-            unsafe { result::free_async(memory, self.stream) }.call("cuMemFreeAsync")
+            unsafe { result::free_async(memory, stream) }.call("cuMemFreeAsync")
         } else {
             self.synchronize()?;
             // SAFETY: from `allocate`, freed once, and nothing uses it any more.
@@ -348,7 +392,13 @@ impl Device {
     }
 
     /// Sends what the kernels read. Nothing where the device reads the staged block itself.
-    fn upload(&self, host: *const u8, base: u64, layout: &Layout) -> Result<(), CudaError> {
+    fn upload(
+        &self,
+        stream: sys::CUstream,
+        host: *const u8,
+        base: u64,
+        layout: &Layout,
+    ) -> Result<(), CudaError> {
         if self.properties.integrated || layout.to_device == 0 {
             return Ok(());
         }
@@ -356,13 +406,19 @@ impl Device {
         // stream has passed, which every caller waits for.
         unsafe {
             let bytes = std::slice::from_raw_parts(host, layout.to_device);
-            result::memcpy_htod_async(base, bytes, self.stream)
+            result::memcpy_htod_async(base, bytes, stream)
         }
         .call("cuMemcpyHtoDAsync")
     }
 
     /// Fetches what the kernels wrote.
-    fn download(&self, host: *mut u8, base: u64, layout: &Layout) -> Result<(), CudaError> {
+    fn download(
+        &self,
+        stream: sys::CUstream,
+        host: *mut u8,
+        base: u64,
+        layout: &Layout,
+    ) -> Result<(), CudaError> {
         let bytes = layout.bytes - layout.from_device;
         if self.properties.integrated || bytes == 0 {
             return Ok(());
@@ -370,12 +426,18 @@ impl Device {
         // SAFETY: as in `upload`.
         unsafe {
             let to = std::slice::from_raw_parts_mut(host.add(layout.from_device), bytes);
-            result::memcpy_dtoh_async(to, base + layout.from_device as u64, self.stream)
+            result::memcpy_dtoh_async(to, base + layout.from_device as u64, stream)
         }
         .call("cuMemcpyDtoHAsync")
     }
 
-    fn launch(&self, step: &Step, layout: &Layout, base: u64) -> Result<(), CudaError> {
+    fn launch(
+        &self,
+        stream: sys::CUstream,
+        step: &Step,
+        layout: &Layout,
+        base: u64,
+    ) -> Result<(), CudaError> {
         let function = self
             .functions
             .iter()
@@ -405,7 +467,7 @@ impl Device {
                 (step.grid, 1, 1),
                 (step.block, 1, 1),
                 step.shared,
-                self.stream,
+                stream,
                 &mut params,
             )
         }
@@ -425,6 +487,7 @@ impl Drop for Device {
         // SAFETY: every handle is this device's, was made on this thread and is not used again.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
+            let _ = result::stream::synchronize(self.background);
             for (_, captured) in self.graphs.drain() {
                 let _ = result::graph::exec_destroy(captured.exec);
                 let _ = result::graph::destroy(captured.graph);
@@ -432,11 +495,26 @@ impl Drop for Device {
             let _ = result::event::destroy(self.events.0);
             let _ = result::event::destroy(self.events.1);
             let _ = result::stream::destroy(self.stream);
+            let _ = result::stream::destroy(self.background);
             let _ = result::module::unload(self.module);
             let _ = result::primary_ctx::release(self.handle);
             let _ = sys::cuDevicePrimaryCtxReset_v2(self.handle);
         }
     }
+}
+
+/// The streams of ticks and of the background, the first with the highest priority, the other with the lowest.
+fn streams() -> Result<(sys::CUstream, sys::CUstream), CudaError> {
+    let (mut lowest, mut highest) = (0, 0);
+    // SAFETY: the context is current, and both are numbers of ours.
+    unsafe { sys::cuCtxGetStreamPriorityRange(&mut lowest, &mut highest) }
+        .result()
+        .call("cuCtxGetStreamPriorityRange")?;
+    let stream = |priority| {
+        result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
+            .call("cuStreamCreateWithPriority")
+    };
+    Ok((stream(highest)?, stream(lowest)?))
 }
 
 /// Tells the default pool not to give every block back to the system at once.

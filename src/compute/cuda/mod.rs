@@ -3,7 +3,9 @@
 //! libcuda is loaded at run time: the binary starts on any machine, and a machine without a driver is told from
 //! one whose driver fails. A thread of its own owns the context ([`thread`]); it has a stream, a memory pool and
 //! pinned blocks ([`staging`]), mapped where CPU and GPU share their memory (a Jetson: no copies), staged where
-//! they do not. What runs at every tick is captured once as a graph ([`Graph`]).
+//! they do not. What runs at every tick is captured once as a graph ([`Graph`]). There are two streams: that of
+//! ticks comes first; simulated races, which may take long, are on the background's, and nobody waits for them but
+//! who asked.
 //!
 //! **When the device fails** (an error, a hang, a library that lacks a symbol): it is logged with the kernel and
 //! the sizes of its arrays, counted, and the CPU does the task within the same call. The context is torn down and
@@ -29,10 +31,13 @@ pub use self::properties::Properties;
 use self::staging::{Layout, Staging};
 use self::thread::Thread;
 use super::launch::{Data, Step};
-use super::{Backend, Kernel, Launch, ShapeError, Task};
+use super::{Backend, By, Kernel, Launch, ShapeError, Task};
 
 /// Longest wait for a launch.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for what runs on the background's stream, and how often it is asked after.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(60);
+const BACKGROUND_POLL: Duration = Duration::from_micros(200);
 /// Longest wait for a device to open: PTX may have to be compiled.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// How long a device rests after its first failure, and at most.
@@ -55,6 +60,8 @@ struct Inner {
     captured: Mutex<HashMap<u64, Staging>>,
     next_graph: AtomicU64,
     health: Mutex<Health>,
+    /// Held by whose launch is on the background's stream: one at a time.
+    background: Mutex<()>,
 }
 
 /// Whether the device may be used.
@@ -107,6 +114,7 @@ impl Cuda {
                 captured: Mutex::default(),
                 next_graph: AtomicU64::new(0),
                 health: Mutex::default(),
+                background: Mutex::default(),
             }),
         })
     }
@@ -131,11 +139,45 @@ impl Cuda {
     /// What the driver said; the task's arrays are as they were.
     pub fn try_run(&self, task: &mut dyn Task) -> Result<(), CudaError> {
         let mut launch = task.launch(&self.inner.properties.geometry());
+        if launch.step.kernel.is_long() {
+            return self.behind(&mut launch);
+        }
         self.staged(
             &mut launch,
             LAUNCH_LIMIT,
             |device, staging, layout, step| device.run(staging, layout, step),
         )
+    }
+
+    /// A launch on the background's stream. The device's thread is free for ticks meanwhile: who asked waits, and
+    /// asks after it.
+    fn behind(&self, launch: &mut Launch<'_>) -> Result<(), CudaError> {
+        let _one = lock(&self.inner.background);
+        let layout = Layout::of(launch.data.iter());
+        let mut staging = self.block(layout.bytes)?;
+        staging.fill(&layout, launch.data.iter());
+        let (step, began) = (launch.step.clone(), Instant::now());
+        let thread = &self.inner.thread;
+        let (staging, layout) = thread.call(LAUNCH_LIMIT, move |device| {
+            device.submit(&staging, &layout, &step)?;
+            Ok((staging, layout))
+        })?;
+        loop {
+            match thread.call(LAUNCH_LIMIT, |device| device.is_done()) {
+                Ok(true) => break,
+                // With its queue full, the device is at least at work.
+                Ok(false) | Err(CudaError::Busy(_)) => {}
+                Err(e) => return Err(e),
+            }
+            if began.elapsed() > BACKGROUND_LIMIT {
+                thread.distrust();
+                return Err(CudaError::TimedOut(BACKGROUND_LIMIT.as_secs()));
+            }
+            std::thread::sleep(BACKGROUND_POLL);
+        }
+        staging.drain(&layout, launch.data.iter_mut());
+        self.park(staging);
+        Ok(())
     }
 
     /// How long the kernel alone takes on a task (its arrays on the device), so many times over; the task is
@@ -182,6 +224,45 @@ impl Cuda {
             number,
             base,
         })
+    }
+
+    /// Carries out tasks as one graph, captured at the first call and kept in `graph`; on the CPU if the device
+    /// fails.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if the arrays do not fit each other.
+    pub fn tick(
+        &self,
+        graph: &mut Option<Graph>,
+        tasks: &mut [Box<dyn Task + '_>],
+    ) -> Result<By, ShapeError> {
+        self.guarded_all(tasks, |tasks| {
+            if graph.is_none() {
+                *graph = Some(self.capture(tasks)?);
+            }
+            graph
+                .as_mut()
+                .map_or(Err(CudaError::NotCaptured), |graph| graph.try_run(tasks))
+        })
+    }
+
+    /// Several tasks on the device; all of them on the CPU if it fails.
+    fn guarded_all(
+        &self,
+        tasks: &mut [Box<dyn Task + '_>],
+        on_device: impl FnOnce(&mut [Box<dyn Task + '_>]) -> Result<(), CudaError>,
+    ) -> Result<By, ShapeError> {
+        tasks.iter().try_for_each(|task| task.check())?;
+        let kernels: Vec<Kernel> = tasks.iter().map(|t| t.kernel()).collect();
+        let sizes: Vec<usize> = tasks
+            .iter_mut()
+            .flat_map(|task| sizes(&mut **task, self))
+            .collect();
+        if self.guarded(&kernels, &sizes, || on_device(tasks)) {
+            return Ok(By::Cuda);
+        }
+        tasks.iter_mut().for_each(|task| task.run_on_cpu());
+        Ok(By::Cpu)
     }
 
     /// Whether it failed not long ago, and the CPU does its work.
@@ -306,16 +387,17 @@ fn sizes(task: &mut dyn Task, cuda: &Cuda) -> Vec<usize> {
 
 impl Backend for Cuda {
     fn name(&self) -> &'static str {
-        "cuda"
+        By::Cuda.name()
     }
 
-    fn run(&self, task: &mut dyn Task) -> Result<(), ShapeError> {
+    fn run(&self, task: &mut dyn Task) -> Result<By, ShapeError> {
         task.check()?;
         let (kernel, sizes) = (task.kernel(), sizes(task, self));
-        if !self.guarded(&[kernel], &sizes, || self.try_run(task)) {
-            task.run_on_cpu();
+        if self.guarded(&[kernel], &sizes, || self.try_run(task)) {
+            return Ok(By::Cuda);
         }
-        Ok(())
+        task.run_on_cpu();
+        Ok(By::Cpu)
     }
 }
 
@@ -360,15 +442,10 @@ impl Graph {
     ///
     /// # Errors
     /// [`ShapeError`] if the arrays do not fit each other.
-    pub fn run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<(), ShapeError> {
-        tasks.iter().try_for_each(|task| task.check())?;
-        let kernels: Vec<Kernel> = tasks.iter().map(|t| t.kernel()).collect();
-        let sizes: Vec<usize> = self.plan.layout.arrays.iter().map(|a| a.1).collect();
-        let cuda = self.cuda.clone();
-        if !cuda.guarded(&kernels, &sizes, || self.try_run(tasks)) {
-            tasks.iter_mut().for_each(|task| task.run_on_cpu());
-        }
-        Ok(())
+    pub fn run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<By, ShapeError> {
+        self.cuda
+            .clone()
+            .guarded_all(tasks, |tasks| self.try_run(tasks))
     }
 
     /// The same on the device, and nowhere else.

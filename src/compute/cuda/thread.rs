@@ -48,6 +48,11 @@ impl Thread {
         self.suspect.load(Ordering::Relaxed)
     }
 
+    /// Has the device closed before it is used again.
+    pub(super) fn distrust(&self) {
+        self.suspect.store(true, Ordering::Relaxed);
+    }
+
     /// Has `work` done on the open device, which is opened if it is not.
     ///
     /// # Errors
@@ -75,7 +80,7 @@ impl Thread {
         })?;
         answered.recv_timeout(limit).map_err(|e| match e {
             RecvTimeoutError::Timeout => {
-                self.suspect.store(true, Ordering::Relaxed);
+                self.distrust();
                 CudaError::TimedOut(limit.as_secs())
             }
             RecvTimeoutError::Disconnected => CudaError::Gone,

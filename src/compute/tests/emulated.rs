@@ -10,7 +10,11 @@ use std::sync::OnceLock;
 use super::{compare, fresh_seed};
 use crate::compute::cuda::{Cuda, CudaError};
 use crate::compute::workload::{Case, Size, case, tick};
-use crate::compute::{Backend, Cpu, Kernel};
+use crate::compute::{Backend, By, Choice, Cpu, Kernel};
+use crate::strategy::duel::{Terms, board, board_on};
+use crate::strategy::model::{GridCar, Start};
+use crate::strategy::parameters::Parameters;
+use crate::strategy::planner::{Question, advise, advise_on};
 
 /// Set in the inner run.
 const INSIDE: &str = "TRACKSIDE_TEST_INSIDE";
@@ -185,5 +189,96 @@ fn a_device_that_does_not_open_is_an_error() {
             ..
         })
     ));
+    println!("{DONE}");
+}
+
+/// A strategist's question on the driver: the answer of the CPU, bit by bit.
+#[test]
+fn the_planner_says_the_same_on_a_gpu() {
+    if !inside("the_planner_says_the_same_on_a_gpu", "") {
+        return;
+    }
+    let (gpu, instead) = Choice::Cuda.open().unwrap();
+    assert_eq!((gpu.name(), instead), ("cuda", None));
+    let grid: Vec<GridCar> = (0..8)
+        .map(|i| GridCar {
+            number: i + 1,
+            qualifying_s: Some(90.0 + 0.2 * f64::from(i)),
+            compound: i % 3,
+        })
+        .collect();
+    let parameters = Parameters::shipped();
+    // Few laps to go: fibers drive them.
+    let mut start = Start::grid(&parameters, "Sakhir", Some(57), &grid);
+    start.lap = 50;
+    let question = Question {
+        car: 2,
+        races: 80,
+        seed: fresh_seed(),
+    };
+    let here = advise(&start, &parameters, question).unwrap();
+    assert_eq!(
+        here,
+        advise_on(&gpu, &start, &parameters, question).unwrap(),
+        "seed {}",
+        question.seed
+    );
+    let terms = Terms {
+        car: 2,
+        compound: 2,
+        races: 16,
+        seed: question.seed,
+    };
+    let here = board(&start, &parameters, terms).unwrap();
+    assert!(!here.is_empty());
+    assert_eq!(here, board_on(&gpu, &start, &parameters, terms).unwrap());
+    assert_eq!(gpu.at_work(), By::Cuda);
+    println!("{DONE}");
+}
+
+/// Races on the background's stream, ticks meanwhile; then the device breaks under both of them.
+#[test]
+fn ticks_go_on_while_races_are_simulated() {
+    let test = "ticks_go_on_while_races_are_simulated";
+    if !inside(test, "fail:cuStreamQuery:10") {
+        return;
+    }
+    let (gpu, _) = Choice::Auto.open().unwrap();
+    let mut ticker = gpu.ticker();
+    let seed = fresh_seed();
+    let races = {
+        let gpu = gpu.clone();
+        std::thread::spawn(move || {
+            let mut by = Vec::new();
+            for seed in (0..8).map(|n| seed.wrapping_add(n)) {
+                let mut there = case(Kernel::RaceMonteCarlo, Size::Small, seed);
+                by.push(gpu.run(&mut *there.task()).unwrap());
+                let expected = expected(Kernel::RaceMonteCarlo, seed);
+                compare(&*expected, &*there, &format!("races with seed {seed}"));
+            }
+            by
+        })
+    };
+    let mut here = tick(seed);
+    for case in &mut here {
+        Cpu.run(&mut *case.task()).unwrap();
+    }
+    let mut ticked = 0;
+    while !races.is_finished() || ticked < 50 {
+        let mut there = tick(seed);
+        let mut tasks: Vec<_> = there.iter_mut().map(|c| c.task()).collect();
+        ticker.run(&mut tasks).unwrap();
+        drop(tasks);
+        for (here, there) in here.iter().zip(&there) {
+            compare(&**here, &**there, "a tick");
+        }
+        ticked += 1;
+    }
+    let by = races.join().unwrap();
+    assert!(
+        by.starts_with(&[By::Cuda]) && by.ends_with(&[By::Cpu]),
+        "{by:?}"
+    );
+    assert_eq!(gpu.at_work(), By::Cpu);
     println!("{DONE}");
 }

@@ -1,0 +1,79 @@
+//! Where the kernel finds the fields of a race (in words of 4 bytes): asserted here and, with the same numbers, in
+//! `kernels/include/race.h`. Neither side compiles once they lie elsewhere.
+
+use std::mem::{offset_of, size_of};
+
+use super::race_monte_carlo::{Car, Plan, Problem, Stop, Tyre};
+
+const fn at(bytes: usize, words: usize) {
+    assert!(bytes == words * 4, "the kernel finds it elsewhere");
+}
+
+const _: () = {
+    at(size_of::<Tyre>(), 4);
+    at(offset_of!(Tyre, slope_q8), 1);
+    at(offset_of!(Tyre, curve_q8), 2);
+    at(offset_of!(Tyre, life), 3);
+    at(size_of::<Stop>(), 2);
+    at(offset_of!(Stop, compound), 1);
+    at(size_of::<Plan>(), 11);
+    at(offset_of!(Plan, count), 8);
+    at(offset_of!(Plan, reactive), 9);
+    at(offset_of!(Plan, only), 10);
+    at(size_of::<Car>(), 46);
+    at(offset_of!(Car, form_q10), 1);
+    at(offset_of!(Car, noise_q10), 2);
+    at(offset_of!(Car, wear_q16), 3);
+    at(offset_of!(Car, life_q16), 4);
+    at(offset_of!(Car, retire), 5);
+    at(offset_of!(Car, retire_start), 6);
+    at(offset_of!(Car, tyres), 7);
+    at(offset_of!(Car, available), 27);
+    at(offset_of!(Car, plan), 28);
+    at(offset_of!(Car, time_ms), 39);
+    at(offset_of!(Car, running), 40);
+    at(offset_of!(Car, compound), 41);
+    at(offset_of!(Car, age), 42);
+    at(offset_of!(Car, wear_q8), 43);
+    at(offset_of!(Car, slope_q8), 44);
+    at(offset_of!(Car, used), 45);
+    at(size_of::<Problem>(), 1661);
+    at(offset_of!(Problem, count), 1472);
+    at(offset_of!(Problem, laps), 1473);
+    at(offset_of!(Problem, first), 1474);
+    at(offset_of!(Problem, last), 1475);
+    at(offset_of!(Problem, lap_ms), 1476);
+    at(offset_of!(Problem, reference_ms), 1604);
+    at(offset_of!(Problem, min_gap_ms), 1605);
+    at(offset_of!(Problem, dirty_gap_ms), 1606);
+    at(offset_of!(Problem, dirty_q8), 1607);
+    at(offset_of!(Problem, pass_ms), 1608);
+    at(offset_of!(Problem, pass_span_ms), 1609);
+    at(offset_of!(Problem, blue_ms), 1610);
+    at(offset_of!(Problem, start_ms), 1611);
+    at(offset_of!(Problem, start_q10), 1612);
+    at(offset_of!(Problem, mistake), 1613);
+    at(offset_of!(Problem, mistake_ms), 1614);
+    at(offset_of!(Problem, sc_lap_ms), 1615);
+    at(offset_of!(Problem, sc_catch_ms), 1616);
+    at(offset_of!(Problem, sc_gap_ms), 1617);
+    at(offset_of!(Problem, vsc_ms), 1618);
+    at(offset_of!(Problem, pit_ms), 1619);
+    at(offset_of!(Problem, crew_ms), 1623);
+    at(offset_of!(Problem, botch), 1624);
+    at(offset_of!(Problem, botch_ms), 1625);
+    at(offset_of!(Problem, hazard), 1626);
+    at(offset_of!(Problem, hazard_start), 1629);
+    at(offset_of!(Problem, sc_laps), 1632);
+    at(offset_of!(Problem, vsc_laps), 1634);
+    at(offset_of!(Problem, wetter), 1636);
+    at(offset_of!(Problem, drier), 1639);
+    at(offset_of!(Problem, wet_ms), 1642);
+    at(offset_of!(Problem, react), 1651);
+    at(offset_of!(Problem, cross), 1655);
+    at(offset_of!(Problem, two_compounds), 1656);
+    at(offset_of!(Problem, status), 1657);
+    at(offset_of!(Problem, status_left), 1658);
+    at(offset_of!(Problem, level), 1659);
+    at(offset_of!(Problem, restart), 1660);
+};
