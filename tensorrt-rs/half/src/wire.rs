@@ -35,8 +35,7 @@ impl<'a> Field<'a> {
 }
 
 fn damaged() -> Error {
-    Error::Argument {
-        what: "the model",
+    Error {
         found: "bytes that are no ONNX file".to_owned(),
         allowed: "it must be an ONNX file, and all of it",
     }

@@ -26,26 +26,27 @@ pub(super) fn half(value: f32) -> u16 {
     sign | (base + kept + up) as u16
 }
 
+/// What the 16 bits mean.
+pub(super) fn single(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 != 0 { -1.0 } else { 1.0 };
+    let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f32::from(bits & 0x3ff));
+    match exponent {
+        0 => sign * mantissa * 2_f32.powi(-24),
+        31 if mantissa > 0.0 => f32::NAN,
+        31 => f32::INFINITY * sign,
+        _ => sign * (1.0 + mantissa / 1024.0) * 2_f32.powi(exponent - 15),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What the 16 bits mean.
-    fn value(bits: u16) -> f32 {
-        let sign = if bits & 0x8000 != 0 { -1.0 } else { 1.0 };
-        let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f32::from(bits & 0x3ff));
-        match exponent {
-            0 => sign * mantissa * 2_f32.powi(-24),
-            31 => f32::INFINITY * sign,
-            _ => sign * (1.0 + mantissa / 1024.0) * 2_f32.powi(exponent - 15),
-        }
-    }
 
     #[test]
     fn every_half_is_itself() {
         for bits in 0..=u16::MAX {
             if bits & 0x7fff <= 0x7c00 {
-                assert_eq!(half(value(bits)), bits, "{bits:#x}");
+                assert_eq!(half(single(bits)), bits, "{bits:#x}");
             }
         }
         assert_eq!(half(f32::NAN) & 0x7e00, 0x7e00);
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn between_two_the_nearer_is_taken() {
         for bits in 0..0x7bff_u16 {
-            let (low, high) = (value(bits), value(bits + 1));
+            let (low, high) = (single(bits), single(bits + 1));
             let middle = (low + high) / 2.0;
             assert_eq!(
                 half(middle.next_down()),
