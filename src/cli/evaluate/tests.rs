@@ -217,3 +217,32 @@ fn a_season_without_laps_names_the_file_and_the_remedy() {
         assert!(told.contains(part), "{told}");
     }
 }
+
+#[test]
+fn the_models_hold_their_figures_on_2024() {
+    let Some(data) = crate::predict::backtest::data() else {
+        return;
+    };
+    let args = common(&data, 2024..=2024);
+    let laptime = laptime::figures(&args).unwrap();
+    let outcome = outcome::figures(&args).unwrap();
+    println!("{laptime}\n{outcome}");
+    assert!(at(&laptime, "laptime.mae") <= 0.38);
+    assert!((0.78..=0.82).contains(&at(&laptime, "laptime.coverage80")));
+    for (key, least) in [("", 0.2), ("_after_s1", 0.2), ("_after_s2", 0.19)] {
+        let gain = at(&laptime, &format!("laptime.better_than_previous_lap{key}"));
+        assert!(gain >= least, "{key}: {gain}");
+    }
+    for moment in ["0", "25", "50", "75"] {
+        let of = |who: &str, key: &str| at(&outcome, &format!("outcome.{who}{key}.{moment}"));
+        for than in ["baselines.current_order.", "baselines.grid."] {
+            for key in ["log_loss_top3", "brier_top3"] {
+                assert!(of("", key) < of(than, key), "{than}{key} at {moment}");
+            }
+            assert!(of("", "podium_overlap") >= of(than, "podium_overlap"));
+        }
+    }
+    for key in ["top3", "win"] {
+        assert!(at(&outcome, &format!("outcome.calibration_error_{key}")) <= 0.03);
+    }
+}
