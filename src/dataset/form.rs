@@ -62,7 +62,7 @@ impl History {
             "year",
             faults,
             |row, key| {
-                circuits.insert(key, circuit_name(row.text("circuit_id")?, ""));
+                circuits.insert(key, circuit_name(row.text("circuit_id")?, "", key.0));
                 Some(())
             },
         )?;
@@ -72,7 +72,8 @@ impl History {
                 let car = cars.entry(key).or_default().entry(number).or_default();
                 car.number = number;
                 if let (Some(driver), true) = (row.text("driver_id"), car.entry.driver.is_empty()) {
-                    car.entry.driver = letters.get(driver).cloned().unwrap_or_default();
+                    let known = letters.get(driver).cloned();
+                    car.entry.driver = known.unwrap_or_else(|| abbreviation(driver));
                 }
                 if let (Some(team), true) = (row.text("constructor_id"), car.entry.team.is_empty())
                 {
@@ -125,6 +126,12 @@ fn abbreviations(
         })?;
     }
     Ok(letters)
+}
+
+/// Three letters for a driver who is not in the table: of the last name, as is the custom.
+fn abbreviation(id: &str) -> String {
+    let name = id.rsplit('-').next().unwrap_or(id);
+    name.chars().take(3).collect::<String>().to_uppercase()
 }
 
 impl PastRace {

@@ -58,12 +58,17 @@ pub use walk::{Step, Walk};
 pub enum DatasetError {
     #[error("{0} cannot be read: {1}; it must hold laps/laps-*.csv.zst")]
     Folder(PathBuf, std::io::Error),
-    #[error("{folder} holds no lap of the seasons {first}-{last}; there are: {found}")]
+    #[error(
+        "{folder} holds no lap of the seasons {first}-{last}: put laps-{first}.csv.zst there, or ask for other \
+         seasons{faults}; there are: {found}"
+    )]
     NoLaps {
         folder: PathBuf,
         first: u16,
         last: u16,
         found: String,
+        /// What was wrong with the rows that were left out, if any were.
+        faults: String,
     },
     #[error("{0} cannot be read: {1}")]
     Table(PathBuf, std::io::Error),
@@ -96,11 +101,19 @@ impl Dataset {
         }
         if laps.is_empty() {
             let found: Vec<String> = found.iter().map(u16::to_string).collect();
+            let left_out = faults.named.first().map(|fault| {
+                let rows = faults.rows_skipped;
+                format!(" ({rows} rows were left out; the first fault: {fault})")
+            });
             return Err(DatasetError::NoLaps {
-                folder: folder.to_owned(),
+                folder: folder.join("laps"),
                 first: *seasons.start(),
                 last: *seasons.end(),
-                found: found.join(", "),
+                found: match found.as_slice() {
+                    [] => "none".to_owned(),
+                    found => found.join(", "),
+                },
+                faults: left_out.unwrap_or_default(),
             });
         }
         let weekends = weekend::read(folder, &seasons, &mut faults)?;

@@ -135,7 +135,7 @@ pub(super) fn assemble(
     let mut race = RaceData {
         season: key.0,
         round: key.1,
-        circuit: circuit_name(&calendar.circuit, &event),
+        circuit: circuit_name(&calendar.circuit, &event, key.0),
         event,
         session_key,
         calendar,
@@ -269,10 +269,18 @@ const CIRCUITS: [(&str, &str, &str); 32] = [
     ("madring", "Spanish", "Madring"),
 ];
 
+/// The Spanish Grand Prix moves to Madrid in this season.
+const IN_MADRID: u16 = 2026;
+
 /// By the calendar; where that does not reach, by the event's name.
-pub(super) fn circuit_name(id: &str, event: &str) -> String {
+pub(super) fn circuit_name(id: &str, event: &str, season: u16) -> String {
     let by_id = CIRCUITS.iter().find(|c| c.0 == id);
     let by_event = || {
+        let event = if season < IN_MADRID && event.contains("Spanish") {
+            "Barcelona"
+        } else {
+            event
+        };
         let named = |c: &&(&str, &str, &str)| event.contains(c.1);
         CIRCUITS.iter().find(named).filter(|_| id.is_empty())
     };

@@ -72,6 +72,17 @@ fn a_folder_without_laps_says_what_there_is() {
     );
     let wrong = Dataset::read(dir.path(), 2024..=2025).unwrap_err();
     assert!(wrong.to_string().ends_with("there are: 2019"), "{wrong}");
+    write(
+        dir.path(),
+        "laps/laps-2024.csv.zst",
+        &format!("{}\n2024{}\n", HEADER.replace("round", "rnd"), &row[4..]),
+    );
+    let unread = Dataset::read(dir.path(), 2024..=2024).unwrap_err();
+    let told = unread.to_string();
+    assert!(
+        told.contains("1 rows were left out; the first fault: laps-2024.csv.zst line 2, round"),
+        "{told}"
+    );
 }
 
 #[test]

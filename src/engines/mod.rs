@@ -65,6 +65,8 @@ impl Chosen {
                 let places = [
                     beside.map(|d| d.join("engines")),
                     beside.map(|d| d.join("../share/trackside/engines")),
+                    // Of a build that lies in target/release of its sources.
+                    beside.map(|d| d.join("../../engines")),
                     Some(PathBuf::from("engines")),
                 ];
                 let has = |d: &PathBuf| d.join(manifest::FILE).is_file();

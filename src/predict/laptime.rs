@@ -49,6 +49,8 @@ pub struct Forecast {
     pub lap_time: Quantiles,
     /// The plain baseline: the last clean lap, with known sectors in place of its own (s).
     pub baseline_s: Option<f64>,
+    /// Whether it is a lap at racing pace with a clean lap of the stint behind it: a trained model may speak.
+    pub flying: bool,
     /// Date of the latest fact about the car that it rests on.
     pub rests_on: Option<Time>,
 }
@@ -134,7 +136,13 @@ pub fn predict(
         current?.first_sectors(sectors)?
     };
     let recent = recent_clean(&car.laps);
-    let (quantiles, baseline_s) = match kind(view, car, current.as_ref(), &recent) {
+    let kind = kind(view, car, current.as_ref(), &recent);
+    // The floor has its own ratio for the first laps after a restart; a model has learnt them.
+    let racing = match kind {
+        Kind::Flying => true,
+        Kind::Ratio(kind) => kind == Ratio::Restart && !recent.is_empty(),
+    };
+    let (quantiles, baseline_s) = match kind {
         Kind::Flying => flying(view, car, &recent, floor, sectors, known)?,
         Kind::Ratio(kind) => (
             ratio(view, car, kind, distance, floor, sectors, known)?,
@@ -151,6 +159,7 @@ pub fn predict(
         sectors_known: sectors as u8,
         lap_time: published(quantiles, known)?,
         baseline_s,
+        flying: racing,
         rests_on,
     })
 }

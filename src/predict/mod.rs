@@ -14,7 +14,8 @@
 //! the run plan decides the next lap and the feed does not tell it.
 //!
 //! Trained models ([`models`], [`outcome`], [`stops`]) stand in for the floor's numbers wherever they have an
-//! answer; [`features`] is what they see, [`form`] what is known of drivers and teams beforehand.
+//! answer; [`features`] is what they see, [`form`] what is known of drivers and teams beforehand, [`usual`] what
+//! the model of the order is mixed with.
 //!
 //! **Invariant:** pure, apart from calling engines. No clock, no file, no randomness, no hash order; the floor's
 //! arithmetic is + − × ÷ and square root, which IEEE 754 rounds alike everywhere, with no exp, ln or fused
@@ -38,6 +39,7 @@ pub mod pit;
 pub mod scores;
 pub mod stops;
 pub mod strength;
+pub mod usual;
 pub mod view;
 
 #[cfg(test)]
@@ -386,7 +388,9 @@ impl Predictor {
         car: &view::CarView,
         forecast: &laptime::Forecast,
     ) -> Option<Quantiles> {
-        forecast.baseline_s?;
+        if !forecast.flying {
+            return None;
+        }
         let sectors = usize::from(forecast.sectors_known);
         let quantiles = self.laptimes.predict(view, car, forecast.lap, sectors)?;
         let known = car.current.and_then(|l| l.first_sectors(sectors));

@@ -1,7 +1,8 @@
 //! The trained model of the finishing order, above the floor's.
 //!
-//! A [`Frame`] of features goes in; for each car the probability of every place among the cars that still race comes out, and of not seeing the flag. Cars that are out follow behind
-//! them, as in the floor.
+//! A [`Frame`] of features goes in; for each car the probability of every place among the cars that still race
+//! comes out, and of not seeing the flag. Cars that are out follow behind them, as in the floor. Where the model's
+//! manifest says so (`calibration.mix`), the places are a mixture of the network's and of [`Usual`]'s.
 //!
 //! **Invariant:** what comes out is checked: probabilities that are none, or rows and columns that do not sum
 //! to 1, are an error, and then the floor's order stands.
@@ -9,15 +10,21 @@
 use std::sync::Arc;
 
 use super::distance::Distance;
-use super::features::outcome::{FEATURES, Frame, MOST_CARS, VERSION, frame};
+use super::features::outcome::{COLUMNS, FEATURES, Frame, MOST_CARS, VERSION, frame};
 use super::form::Form;
 use super::order::{self, Finish};
+use super::usual::Usual;
 use super::view::View;
 use crate::inference::{Engine, EngineError, Tensor};
 use crate::race::CarStatus;
 
 /// Name of the model in the manifest.
 pub const OUTCOME: &str = "outcome";
+/// The calibration that says how much of the answer is [`Usual`]'s: a weight for each of its knots.
+const MIX: &str = "mix";
+/// The column that holds the place on track, over [`PLACES`].
+const PLACE: &str = "place";
+const PLACES: f32 = 10.0;
 /// How far a row's or a column's sum may be off 1: Sinkhorn's scaling in the graph ends after a fixed number
 /// of rounds, with rows.
 const ROW_SLACK: f64 = 1e-3;
@@ -40,10 +47,15 @@ impl Chances {
     }
 }
 
-/// The network, and everybody's form.
+/// The network, everybody's form, and what it is mixed with.
 pub struct OutcomeModel {
     engine: Arc<dyn Engine>,
     form: Form,
+    usual: Usual,
+    /// A weight for each knot; none where the network stands alone.
+    mix: Vec<f64>,
+    /// Index of [`PLACE`].
+    place: usize,
 }
 
 impl OutcomeModel {
@@ -80,9 +92,22 @@ impl OutcomeModel {
                 ));
             }
         }
+        let usual = Usual::shipped();
+        let mix = model.calibration(MIX).unwrap_or_default().to_vec();
+        let sound = mix.iter().all(|w| (0.0..=1.0).contains(w));
+        if !(mix.is_empty() || mix.len() == usual.knots()) || !sound {
+            let why = format!("calibration.mix must be {} shares", usual.knots());
+            return Err(wrong("positions", why));
+        }
+        let Some(place) = COLUMNS.iter().position(|c| *c == PLACE) else {
+            return Err(wrong("cars", format!("no column is called {PLACE:?}")));
+        };
         Ok(OutcomeModel {
             engine,
             form: Form::shipped(),
+            usual,
+            mix,
+            place,
         })
     }
 
@@ -108,7 +133,7 @@ impl OutcomeModel {
             return Err(self.refuse(format!("{} outputs, 2 are wanted", outputs.len())));
         };
         let rows = positions.values.chunks_exact(MOST_CARS).take(n);
-        let places: Vec<Vec<f64>> = rows
+        let mut places: Vec<Vec<f64>> = rows
             .map(|row| row.iter().take(n).map(|p| f64::from(*p)).collect())
             .collect();
         let retires: Vec<f64> = retirement
@@ -130,6 +155,12 @@ impl OutcomeModel {
                 )));
             }
         }
+        let cars = frame.values.chunks_exact(FEATURES).take(n);
+        let on_track: Vec<usize> = cars
+            .map(|car| (car[self.place] * PLACES).round() as usize)
+            .collect();
+        let share = frame.share;
+        self.usual.mix(&mut places, &self.mix, &on_track, share);
         Ok(Chances { places, retires })
     }
 

@@ -102,29 +102,72 @@ impl StopModel {
     /// # Errors
     /// If the engine fails, or answers with what is no probability.
     pub fn forecast(&self, features: &[f32; FEATURES]) -> Result<Forecast, EngineError> {
-        let known = features
-            .iter()
-            .map(|v| if v.is_nan() { MISSING } else { *v });
-        let input = Tensor::new("features", &[1, FEATURES], known.collect());
-        let outputs = self.engine.run(&[input])?;
-        let mut values = outputs
-            .iter()
-            .flat_map(|t| &t.values)
-            .map(|v| f64::from(*v));
+        let mut forecasts = self.forecasts(std::slice::from_ref(features))?;
+        forecasts
+            .pop()
+            .ok_or_else(|| self.failed("there is no answer"))
+    }
+
+    /// What it says about each of these rows, many a call where the model is prepared for that.
+    ///
+    /// # Errors
+    /// As [`StopModel::forecast`].
+    pub fn forecasts(&self, rows: &[[f32; FEATURES]]) -> Result<Vec<Forecast>, EngineError> {
+        let batches = &self.engine.model().batches;
+        let mut forecasts = Vec::with_capacity(rows.len());
+        let mut left = rows;
+        while !left.is_empty() {
+            // The largest batch that is full, else the smallest, filled up with zeros.
+            let full = batches.iter().rfind(|b| **b <= left.len());
+            let batch = *full.or(batches.first()).unwrap_or(&1);
+            let (here, rest) = left.split_at(batch.min(left.len()));
+            left = rest;
+            let known = here
+                .iter()
+                .flatten()
+                .map(|v| if v.is_nan() { MISSING } else { *v });
+            let mut values: Vec<f32> = known.collect();
+            values.resize(batch * FEATURES, 0.0);
+            let input = Tensor::new("features", &[batch, FEATURES], values);
+            let outputs = self.engine.run(&[input])?;
+            for at in 0..here.len() {
+                forecasts.push(self.forecast_of(&outputs, at, batch)?);
+            }
+        }
+        Ok(forecasts)
+    }
+
+    /// The answer for the row at `at` of a batch.
+    fn forecast_of(
+        &self,
+        outputs: &[Tensor],
+        at: usize,
+        batch: usize,
+    ) -> Result<Forecast, EngineError> {
+        let rows = outputs.iter().flat_map(|t| {
+            let width = t.values.len() / batch;
+            &t.values[at * width..(at + 1) * width]
+        });
+        let mut values = rows.map(|v| f64::from(*v));
         let mut next = || values.next().filter(|v| (-1e-3..=1.001).contains(v));
-        let failed = || EngineError::Run {
-            model: self.engine.model().id(),
-            backend: self.engine.backend(),
-            why: "an answer is no probability".to_owned(),
-        };
         let mut forecast = Forecast {
             hazard: [0.0; HORIZON],
             compound: [0.0; COMPOUNDS.len()],
         };
         for p in forecast.hazard.iter_mut().chain(&mut forecast.compound) {
-            *p = next().ok_or_else(failed)?.clamp(0.0, 1.0);
+            *p = next()
+                .ok_or_else(|| self.failed("an answer is no probability"))?
+                .clamp(0.0, 1.0);
         }
         Ok(forecast)
+    }
+
+    fn failed(&self, why: &str) -> EngineError {
+        EngineError::Run {
+            model: self.engine.model().id(),
+            backend: self.engine.backend(),
+            why: why.to_owned(),
+        }
     }
 
     /// The floor's stop with the network's numbers in it; `None` where there is no row.
@@ -246,5 +289,33 @@ mod tests {
         assert_eq!(forecast.refine(&floor(), 1).within, [0.0; 4]);
         assert_eq!(forecast.refine(&floor(), 1).in_lap, None);
         assert_eq!(forecast.likeliest(), 2);
+    }
+
+    #[test]
+    fn rows_side_by_side_get_the_answers_that_each_gets_alone() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("engines");
+        let engine = crate::inference::load(&folder, FORECAST).unwrap();
+        let model = StopModel::new(engine.into()).unwrap();
+        // One full batch and three rows; some numbers are not known.
+        let rows: Vec<[f32; FEATURES]> = (0..23)
+            .map(|row: usize| {
+                std::array::from_fn(|column| match (3 * row + 7 * column) % 13 {
+                    0 => f32::NAN,
+                    n => n as f32 / 4.0,
+                })
+            })
+            .collect();
+        let together = model.forecasts(&rows).unwrap();
+        assert_eq!(together.len(), rows.len());
+        assert_ne!(together[0], together[1]);
+        for (row, said) in rows.iter().zip(&together) {
+            let alone = model.forecast(row).unwrap();
+            let pairs = alone.hazard.iter().zip(&said.hazard);
+            let pairs = pairs.chain(alone.compound.iter().zip(&said.compound));
+            for (a, b) in pairs {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+        assert!(model.forecasts(&[]).unwrap().is_empty());
     }
 }

@@ -103,7 +103,7 @@ fn coins(counts: &mut [f64], runners: &[Runner], but: usize, p: impl Fn(&Runner)
 }
 
 /// Scales columns and rows in turn until all sum to 1.
-fn sinkhorn(table: &mut [Vec<f64>]) {
+pub(super) fn sinkhorn(table: &mut [Vec<f64>]) {
     let n = table.len();
     table.iter_mut().flatten().for_each(|c| *c += LEAST);
     for _ in 0..ROUNDS {

@@ -202,13 +202,12 @@ def main():
     judge(f"shipped (x {share})", model, data, rows, device)
     print(f"{time.time() - began:.0f} s", flush=True)
     if args.out:
-        from export import export
+        from export import enter, export
 
         out = pathlib.Path(args.out)
-        out.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), out / "outcome.pt")
-        print(export(model, data.columns, out, args.version, args.seed))
-        frequencies(data, out / "frequencies.toml")
+        (out / "outcome").mkdir(parents=True, exist_ok=True)
+        enter(export(model, data.columns, out, args.version, args.seed), out)
+        frequencies(data, out / "outcome" / "frequencies.toml")
 
 
 def frequencies(data, path):

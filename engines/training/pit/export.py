@@ -1,12 +1,14 @@
 """ONNX, fixtures and manifest entries of the pit network and of the forecast.
 
-    python export.py policy.pt forecast.pt engines/
+    python export.py engines/ [--policy policy.pt] [--forecast forecast.pt]
+
+Of the one that is not named the file and its entry stay as they are.
 """
 
+import argparse
 import hashlib
 import json
 import pathlib
-import sys
 
 import numpy as np
 import onnx
@@ -58,15 +60,15 @@ outputs = [{", ".join(shape(n, w) for n, w in widths.items())}]
 {note[1]}'''
 
 
-def main():
-    policy_file, forecast_file, folder = sys.argv[1:4]
-    folder = pathlib.Path(folder)
-    rng = np.random.default_rng(7)
+def of_policy(file, folder, rng):
     policy = learn.network()
-    policy.load_state_dict(torch.load(policy_file, map_location="cpu"))
-    entries = [export(policy, "pit", "state", ["values"], learn.STATE, folder, rng.random((20, learn.STATE)),
-                      ("simulated races, parameters of 2018-2023", ""))]
-    saved = torch.load(forecast_file, map_location="cpu", weights_only=False)
+    policy.load_state_dict(torch.load(file, map_location="cpu"))
+    return export(policy, "pit", "state", ["values"], learn.STATE, folder, rng.random((20, learn.STATE)),
+                  ("simulated races, parameters of 2018-2023", ""))
+
+
+def of_forecast(file, folder, rng):
+    saved = torch.load(file, map_location="cpu", weights_only=False)
     mean, std = (saved["state"]["forecast." + k].numpy() for k in ("mean", "std"))
     model = forecast.Shipped(forecast.Forecast(mean, std), Trees(*saved["trees"]))
     model.load_state_dict(saved["state"])
@@ -74,12 +76,25 @@ def main():
     pick = mean + std * rng.normal(size=(20, len(mean)))
     pick[rng.random(pick.shape) < 0.1] = forecast.MISSING
     yes = saved["report"]["yes"]
-    entries.append(export(model, "pit-forecast", "features", ["hazard", "compound"], len(mean), folder, pick,
-                          ("2018-2023", f"calibration = {{ yes = [{yes:.4f}] }}\n")))
+    return export(model, "pit-forecast", "features", ["hazard", "compound"], len(mean), folder, pick,
+                  ("2018-2023", f"calibration = {{ yes = [{yes:.4f}] }}\n"))
+
+
+def main():
+    args = argparse.ArgumentParser()
+    args.add_argument("folder", type=pathlib.Path)
+    args.add_argument("--policy")
+    args.add_argument("--forecast")
+    args = args.parse_args()
+    folder, rng, entries = args.folder, np.random.default_rng(7), {}
+    if args.policy:
+        entries["pit"] = of_policy(args.policy, folder, rng)
+    if args.forecast:
+        entries["pit-forecast"] = of_forecast(args.forecast, folder, rng)
     manifest = folder / "models.toml"
     parts = manifest.read_text().split("[[model]]") if manifest.exists() else [""]
-    kept = [p for p in parts[1:] if '\nname = "pit"\n' not in p and '\nname = "pit-forecast"\n' not in p]
-    text = parts[0] + "".join("[[model]]" + p.rstrip() + "\n\n" for p in kept) + "\n".join(entries)
+    kept = [p for p in parts[1:] if not any(f'\nname = "{name}"\n' in p for name in entries)]
+    text = parts[0] + "".join("[[model]]" + p.rstrip() + "\n\n" for p in kept) + "\n".join(entries.values())
     manifest.write_text(text.rstrip() + "\n")
 
 

@@ -1,20 +1,26 @@
 //! `trackside evaluate laptime`: the next clean lap, and the same once sectors 1 and 2 are in.
 //!
 //! Clean: accurate, green throughout, neither in- nor out-lap, a clean lap before it in the stint. Every race is
-//! walked through as it happened by the same predictor that the daemon runs; each prediction is judged against
-//! the lap that came, beside the previous clean lap (with known sectors in place of its own), the median of the
-//! last three, and the floor. A lap that nothing was predicted for counts with the previous clean lap.
+//! walked through as it happened by the same predictor that the daemon runs, with answers that were computed
+//! many rows at a time ([`super::rehearsal`]); each prediction is judged against the lap that came, beside the
+//! previous clean lap (with known sectors in place of its own), the median of the last three, and the floor.
+//! A lap that nothing was predicted for counts with the previous clean lap.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::Common;
+use super::races::side_by_side;
+use super::rehearsal::Rehearsal;
 use crate::cli::say::note;
 use crate::dataset::laptime::{Collector, Sample, samples};
 use crate::dataset::{RaceData, Walk};
+use crate::predict::models::{LAPTIME, LapTimeModel};
 use crate::predict::scores::Errors;
-use crate::predict::{Floor, Models, Predictor};
+use crate::predict::{self, Floor, Models, Predictor};
 use crate::record::prediction::{Prediction, Quantiles};
 
 /// By car, lap and sectors known.
@@ -122,28 +128,42 @@ fn shown(value: Option<f64>) -> Value {
     value.map_or(Value::Null, |v| json!((v * 1e4).round() / 1e4))
 }
 
-/// Runs it.
-pub(super) fn run(args: &Common) -> anyhow::Result<()> {
+/// What became of one race.
+struct Judged {
+    figures: Figures,
+    /// Kept where features are written.
+    rows: Option<Vec<Vec<Sample>>>,
+    failure: Option<String>,
+}
+
+/// Every figure of these seasons.
+pub(super) fn figures(args: &Common) -> anyhow::Result<Value> {
     let set = args.read()?;
-    let models = args.engines.load()?;
+    let model = args.engine(LAPTIME)?.map(LapTimeModel::new).transpose()?;
+    let id = model.as_ref().map(|m| m.engine().model().id());
     let floor = Floor::shipped();
+    let rehearsal = model
+        .map(|model| Rehearsal::new(Arc::new(model)))
+        .transpose()?;
+    let keep = args.features().is_some();
+    let judged = side_by_side("races", &set.races, |race| {
+        judge(race, &floor, rehearsal.as_ref(), keep)
+    });
     let mut collector = Collector::default();
     let mut total = Figures::default();
     let mut seasons: Vec<(u16, Figures)> = Vec::new();
     let (mut races, mut lost) = (Vec::new(), Vec::new());
-    for race in &set.races {
-        let rows = samples(race, &floor);
-        if args.features().is_some() {
+    for (race, judged) in set.races.iter().zip(judged) {
+        let Judged {
+            figures,
+            rows,
+            failure,
+        } = judged.with_context(|| race.title())?;
+        if let Some(rows) = rows {
             collector.add(race, &rows);
         }
-        let plain = drive(race, &floor, Models::none());
-        let ours = match &models.laptime {
-            Some(_) => drive(race, &floor, models.clone()),
-            None => plain.clone(),
-        };
-        let mut figures = Figures::default();
-        for car in &rows {
-            figures.add(car, &ours, &plain);
+        if let Some(failure) = failure {
+            note!("{}: {failure}", race.title());
         }
         let (own, previous) = (figures.ours[0].mae(), figures.previous[0].mae());
         if own >= previous && own.is_some() {
@@ -176,20 +196,47 @@ pub(super) fn run(args: &Common) -> anyhow::Result<()> {
         .iter()
         .map(|(season, f)| (season.to_string(), Value::Object(f.json())))
         .collect();
-    let model = models.laptime.as_ref().map(|m| m.engine().model().id());
     figures.insert(
         "model".to_owned(),
-        json!(model.unwrap_or_else(|| "floor-1".to_owned())),
+        json!(id.unwrap_or_else(|| predict::MODEL.to_owned())),
     );
     figures.insert("seasons".to_owned(), Value::Object(by_season));
     figures.insert("races".to_owned(), Value::Array(races));
     figures.insert("races_lost_to_previous_lap".to_owned(), json!(lost));
-    args.print(&json!({ "laptime": figures }));
-    Ok(())
+    Ok(json!({ "laptime": figures }))
 }
 
-/// Everything predicted of the laps of a race.
-fn drive(race: &RaceData, floor: &Floor, models: Models) -> Predicted {
+fn judge(
+    race: &RaceData,
+    floor: &Floor,
+    rehearsal: Option<&Rehearsal>,
+    keep: bool,
+) -> anyhow::Result<Judged> {
+    let rows = samples(race, floor);
+    let (plain, _) = drive(race, floor, Models::none());
+    let (ours, failure) = match rehearsal {
+        Some(rehearsal) => {
+            let models = Models {
+                laptime: Some(Arc::new(rehearsal.of(&rows)?)),
+                ..Models::none()
+            };
+            drive(race, floor, models)
+        }
+        None => (plain.clone(), None),
+    };
+    let mut figures = Figures::default();
+    for car in &rows {
+        figures.add(car, &ours, &plain);
+    }
+    Ok(Judged {
+        figures,
+        rows: keep.then_some(rows),
+        failure,
+    })
+}
+
+/// Everything predicted of the laps of a race, and what the model said if it failed.
+pub(super) fn drive(race: &RaceData, floor: &Floor, models: Models) -> (Predicted, Option<String>) {
     let mut predictor = Predictor::new(floor.clone()).with_models(models);
     let mut made = Predicted::new();
     Walk::new(race).each(|view, seq, events| {
@@ -199,8 +246,6 @@ fn drive(race: &RaceData, floor: &Floor, models: Models) -> Predicted {
             }
         }
     });
-    if let Some(failure) = predictor.model_failure() {
-        note!("{}: {failure}", race.title());
-    }
-    made
+    let failure = predictor.model_failure().map(str::to_owned);
+    (made, failure)
 }

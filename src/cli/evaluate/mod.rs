@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -10,10 +11,17 @@ use serde_json::Value;
 use crate::cli::say::{note, say};
 use crate::dataset::Dataset;
 use crate::engines::Chosen;
+use crate::inference::{self, Engine};
 
 mod laptime;
 mod outcome;
 mod pit;
+mod podium;
+mod races;
+mod rehearsal;
+
+#[cfg(test)]
+mod tests;
 
 /// Judge the models on published seasons, each figure beside its baselines.
 #[derive(clap::Args)]
@@ -55,10 +63,11 @@ pub struct Common {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
-        What::Laptime(common) => laptime::run(common),
-        What::Outcome(common) => outcome::run(common),
-        What::Pit(args) => pit::run(args),
+        What::Laptime(common) => common.print(&laptime::figures(common)?),
+        What::Outcome(common) => common.print(&outcome::figures(common)?),
+        What::Pit(args) => args.common.print(&pit::figures(args)?),
     }
+    Ok(())
 }
 
 impl Common {
@@ -68,6 +77,14 @@ impl Common {
     /// If the folder holds none of them.
     fn read(&self) -> anyhow::Result<Dataset> {
         let set = Dataset::read(&self.data, self.seasons.clone())?;
+        for season in self.seasons.clone() {
+            if !set.races.iter().any(|r| r.season == season) {
+                note!(
+                    "{season} has no laps in {}: it is left out",
+                    self.data.join("laps").display()
+                );
+            }
+        }
         for fault in &set.faults.named {
             note!("{fault}");
         }
@@ -75,7 +92,27 @@ impl Common {
             let (count, rows) = (set.faults.count, set.faults.rows_skipped);
             note!("{count} values could not be read; {rows} rows were left out");
         }
+        if self.engines.folder().is_none() && self.engines != Chosen::None {
+            note!(
+                "no models were found: the figures are the floor's; name their folder with --engines"
+            );
+        }
         Ok(set)
+    }
+
+    /// The model of that name, for all of its batch sizes; `None` where there is none.
+    ///
+    /// # Errors
+    /// If it is there and cannot be used.
+    fn engine(&self, name: &str) -> anyhow::Result<Option<Arc<dyn Engine>>> {
+        let Some(folder) = self.engines.folder() else {
+            return Ok(None);
+        };
+        let manifest = inference::Manifest::read(&folder)?;
+        if !manifest.models.iter().any(|m| m.name == name) {
+            return Ok(None);
+        }
+        Ok(Some(inference::load(&folder, name)?.into()))
     }
 
     /// Prints the figures.
@@ -110,18 +147,4 @@ fn seasons(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
         bail!("{first} comes after {last}");
     }
     Ok(first..=last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seasons_are_years_in_order() {
-        assert_eq!(seasons("2024").unwrap(), 2024..=2024);
-        assert_eq!(seasons("2018-2023").unwrap(), 2018..=2023);
-        for wrong in ["", "2024-2018", "twenty", "18-23"] {
-            assert!(seasons(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -11,11 +11,11 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::Common;
+use super::races::side_by_side;
 use crate::dataset::pit::{Collector, Sample, samples};
 use crate::dataset::pit_cases::cases;
 use crate::dataset::pit_scores::{Answer, Scores};
 use crate::dataset::{Dataset, RaceData};
-use crate::inference;
 use crate::predict::Floor;
 use crate::predict::stops::{FORECAST, StopModel};
 use crate::strategy::opinion::{PIT, Policy};
@@ -30,53 +30,39 @@ const SEED: u64 = 2024;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Simulated races a car that regret is measured on; 0 leaves it out.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=10_000))]
-    regret_races: u32,
+    pub(super) regret_races: u32,
 }
 
-/// Runs it.
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+/// Every figure of these seasons.
+pub(super) fn figures(args: &Args) -> anyhow::Result<Value> {
     let common = &args.common;
     let set = common.read()?;
     let floor = Floor::shipped();
-    let folder = common.engines.folder();
-    let has = |name: &str| -> anyhow::Result<bool> {
-        let Some(folder) = &folder else {
-            return Ok(false);
-        };
-        Ok(inference::Manifest::read(folder)?
-            .models
-            .iter()
-            .any(|m| m.name == name))
-    };
-    let model = match &folder {
-        Some(folder) if has(FORECAST)? => {
-            Some(StopModel::new(inference::load(folder, FORECAST)?.into())?)
-        }
-        _ => None,
-    };
-    let policy = match &folder {
-        Some(folder) if has(PIT)? => Some(Policy::new(inference::load(folder, PIT)?.into())?),
-        _ => None,
-    };
+    let model = common.engine(FORECAST)?.map(StopModel::new).transpose()?;
+    let policy = common.engine(PIT)?.map(Policy::new).transpose()?;
     let mut collector = Collector::default();
     let mut plain = Scores::new("floor", floor.pit.yes);
     let mut plan = Scores::new("fixed plan", 0.5);
     let mut ours = model
         .as_ref()
         .map(|m| Scores::new(&m.engine().model().id(), m.yes));
-    for race in &set.races {
+    let judged = side_by_side("races", &set.races, |race| -> anyhow::Result<_> {
         let rows = samples(race, &floor);
+        let said = match &model {
+            Some(model) => of_model(model, &rows).with_context(|| race.title())?,
+            None => Vec::new(),
+        };
+        Ok((rows, said))
+    });
+    for (race, judged) in set.races.iter().zip(judged) {
+        let (rows, said) = judged?;
         let title = race.title();
         plain.race(&title, &rows, Answer::of_floor);
         plan.race(&title, &rows, Answer::of_plan);
-        if let (Some(model), Some(scores)) = (&model, &mut ours) {
-            let said: Vec<Answer> = rows
-                .iter()
-                .map(|r| of_model(model, r))
-                .collect::<anyhow::Result<_>>()?;
+        if let Some(scores) = &mut ours {
             let mut said = said.into_iter();
             scores.race(&title, &rows, |_| said.next().unwrap_or_default());
         }
@@ -107,32 +93,39 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             json!({ "all": shown(total), "by_race": by_race }),
         );
     }
-    common.print(&json!({ "pit": pit }));
-    Ok(())
+    Ok(json!({ "pit": pit }))
 }
 
-fn of_model(model: &StopModel, row: &Sample) -> anyhow::Result<Answer> {
-    let forecast = model.forecast(&row.features)?;
-    // The first column: laps to go.
-    let by_lap = forecast.by_lap(row.features[0] as u16);
-    let p_stop = by_lap.last().copied().unwrap_or(0.0);
-    let middle = by_lap.iter().position(|p| *p >= 0.5 * p_stop);
-    Ok(Answer {
-        within_2: by_lap.get(1).or(by_lap.last()).copied().unwrap_or(0.0),
-        in_lap: middle
-            .filter(|_| p_stop > 0.0)
-            .map(|k| f64::from(row.lap) + (k + 1) as f64),
-        compound: Some(forecast.likeliest()),
-    })
+/// What the network says of a race's rows.
+fn of_model(model: &StopModel, rows: &[Sample]) -> anyhow::Result<Vec<Answer>> {
+    let features: Vec<_> = rows.iter().map(|r| r.features).collect();
+    let forecasts = model.forecasts(&features)?;
+    let answers = rows.iter().zip(forecasts).map(|(row, forecast)| {
+        // The first column: laps to go.
+        let by_lap = forecast.by_lap(row.features[0] as u16);
+        let p_stop = by_lap.last().copied().unwrap_or(0.0);
+        let middle = by_lap.iter().position(|p| *p >= 0.5 * p_stop);
+        Answer {
+            within_2: by_lap.get(1).or(by_lap.last()).copied().unwrap_or(0.0),
+            in_lap: middle
+                .filter(|_| p_stop > 0.0)
+                .map(|k| f64::from(row.lap) + (k + 1) as f64),
+            compound: Some(forecast.likeliest()),
+        }
+    });
+    Ok(answers.collect())
 }
 
 /// Over all races, and race by race.
 fn regret(set: &Dataset, policy: &Policy, races: u32) -> anyhow::Result<(Regret, Vec<Value>)> {
     let parameters = Parameters::shipped();
+    let by_case = side_by_side("regret", &set.races, |race| {
+        regret_of(race, policy, &parameters, races).with_context(|| race.title())
+    });
     let mut total = Regret::default();
     let mut by_race = Vec::new();
-    for race in &set.races {
-        let here = regret_of(race, policy, &parameters, races).with_context(|| race.title())?;
+    for (race, here) in set.races.iter().zip(by_case) {
+        let here = here?;
         if here.races > 0 {
             by_race.push(
                 json!({ "race": race.title(), "ratio": here.ratio(), "figures": shown(&here) }),
