@@ -345,7 +345,7 @@ impl LapTimes {
         if *last + 1 != lap || !row.flying {
             return None;
         }
-        let (line_base_s, line) = (row.base_s, row.x.clone());
+        let (line_base_s, line) = (row.base_s, row.x);
         if let Err(e) = seen.catch_up(&model) {
             self.fail(&e);
             return None;
