@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use crate::engines::Chosen;
+use crate::engines::{Acceleration, Chosen};
 use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
 use crate::journal;
 use crate::observability::{self, LogFormat};
@@ -124,6 +124,9 @@ impl Default for Api {
 pub struct Engines {
     /// Their folder, or `none` for the statistical floor alone; empty: beside the program, else `engines/`.
     pub dir: Chosen,
+    /// Whether models are given to a GPU where TensorRT is: `fp32`, `fp16`, or `off`. Engines that were built are
+    /// kept in `engines` of the data directory.
+    pub tensorrt: Acceleration,
 }
 
 /// What a high-rate channel measures.

@@ -273,6 +273,11 @@ CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsig
   });
   return 0;
 }
+CALL cuLaunchHostFunc(void *stream, void (*work)(void *), void *with) {
+  ANSWER();
+  enqueue(stream, [=] { work(with); });
+  return 0;
+}
 CALL cuStreamBeginCapture_v2(void *stream, int) {
   ANSWER();
   auto *graph = new Graph;
