@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::compute::Choice;
-use crate::engines::Chosen;
+use crate::engines::{Acceleration, Chosen};
 use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
 use crate::insight::telemetry::MAX_LIMITS;
 use crate::insight::thread::MOST_NAMED;
@@ -130,6 +130,9 @@ impl Default for Api {
 pub struct Engines {
     /// Their folder, or `none` for the statistical floor alone; empty: beside the program, else `engines/`.
     pub dir: Chosen,
+    /// Whether models are given to a GPU where TensorRT is: `fp32`, `fp16`, or `off`. Engines that were built are
+    /// kept in `engines` of the data directory.
+    pub tensorrt: Acceleration,
 }
 
 /// What is worked out beside the pipeline: telemetry, laps, stints, simulated races.

@@ -93,7 +93,7 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
     // The models, which take longer than all the rest: the fold alone waits for them.
     let mut outlets = JoinSet::new();
     let slot = Slot::default();
-    let looking = engines::Watch::new(config.engines.dir.clone(), slot.clone());
+    let looking = watch_engines(config, slot.clone(), &stop_outlets);
     outlets.spawn(looking.run(stop_outlets.clone()));
 
     // The journals, and the two threads that live on them.
@@ -275,6 +275,25 @@ fn spawn<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(body)
         .with_context(|| format!("the {name} thread cannot be started"))
+}
+
+/// Looks for other models and, where there is a GPU with TensorRT, gives them to it.
+fn watch_engines(
+    config: &Config,
+    slot: Slot,
+    #[cfg_attr(not(feature = "tensorrt"), expect(unused_variables))] stop: &CancellationToken,
+) -> engines::Watch {
+    let watch = engines::Watch::new(config.engines.dir.clone(), slot);
+    #[cfg(feature = "tensorrt")]
+    if let Some(precision) = config.engines.tensorrt.precision() {
+        let cache = engines::cache(&config.data_dir);
+        return watch.with_accelerator(engines::accelerate::Accelerator::new(
+            cache,
+            precision,
+            stop.clone(),
+        ));
+    }
+    watch
 }
 
 fn open_journals(config: &Config) -> anyhow::Result<(Journal, Journal)> {

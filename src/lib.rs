@@ -72,7 +72,7 @@
 //! CPU and the CUDA kernels of `kernels/`, which give the same bits.
 //!
 //! *Invariant:* it knows arrays, not racing. A GPU is never needed for an answer, and its failure never loses
-//! one. Only here may `unsafe` stand, with its reason beside it.
+//! one. Only here may `unsafe` stand, with its reason beside it, and where `inference` hands TensorRT addresses.
 //!
 //! ## `strategy`: what a stop would change
 //!
@@ -83,8 +83,8 @@
 //!
 //! ## `inference`: trained networks
 //!
-//! From an ONNX file to numbers: the manifest of models, their digests, shapes and recorded answers, and the
-//! engine on the CPU.
+//! From an ONNX file to numbers: the manifest of models, their digests, shapes and recorded answers, the engine on
+//! the CPU, and TensorRT's on a GPU.
 //!
 //! *Invariant:* it knows tensors, not racing; a model that is not what its manifest says never answers.
 //!
@@ -153,7 +153,7 @@
 //!
 //! ## `engines`: the folder of models
 //!
-//! Where it lies, loading what is in it, and a new version while a race runs.
+//! Where it lies, loading what is in it, a new version while a race runs, and giving the models to a GPU.
 //!
 //! *Invariant:* no model is no error, and a broken model never replaces a working one.
 //!

@@ -154,6 +154,11 @@ CALL cuStreamCreateWithPriority(void **stream, unsigned, int) {
   streams.insert(*stream = new Stream);
   return 0;
 }
+CALL cuStreamCreate(void **stream, unsigned) {
+  ANSWER();
+  streams.insert(*stream = new Stream);
+  return 0;
+}
 CALL cuStreamDestroy_v2(void *stream) { return streams.erase(stream) ? 0 : INVALID_VALUE; }
 CALL cuStreamSynchronize(void *handle) {
   ANSWER();
@@ -271,6 +276,11 @@ CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsig
     shim::launch(gx, bx, shared, (u32)(chance.next() % 3), chance);
     clock_s += 1e-3;
   });
+  return 0;
+}
+CALL cuLaunchHostFunc(void *stream, void (*work)(void *), void *with) {
+  ANSWER();
+  enqueue(stream, [=] { work(with); });
   return 0;
 }
 CALL cuStreamBeginCapture_v2(void *stream, int) {

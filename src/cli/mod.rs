@@ -15,6 +15,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod engines;
 mod environment;
 mod evaluate;
 mod journal;
@@ -49,6 +50,8 @@ enum Command {
     Strategy(strategy::Args),
     /// Look into the journal, check it, mend it, take data out of it.
     Journal(journal::JournalArgs),
+    /// The models, what computes them here, and the engines built for this machine.
+    Engines(engines::Args),
     /// Check or show the configuration.
     Config(config::Args),
     /// Say what this machine has, what is wrong and what to do about it.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(args),
         Command::Strategy(args) => strategy::run(&args),
         Command::Journal(args) => journal::run(args),
+        Command::Engines(args) => engines::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

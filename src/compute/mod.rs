@@ -18,7 +18,8 @@
 //! Missing values are NaN, in and out: what is not known is not guessed at.
 //!
 //! **Invariant:** it knows arrays, not racing; it reads no clock, file or socket. This is the only room beside
-//! `tensorrt-rs` that may hold `unsafe`: in `cuda/`, and where wider instructions are chosen.
+//! `tensorrt-rs` that may hold `unsafe`: in `cuda/`, and where wider instructions are chosen. (One file of
+//! `inference/tensorrt` passes a guest's addresses on.)
 
 pub mod assemble_inputs;
 pub mod choice;

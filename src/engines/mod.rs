@@ -6,7 +6,14 @@
 //! use (digests, shapes and recorded answers are checked), and handed to the fold, which takes it between two
 //! records. A folder that cannot be used changes nothing and is named in the log.
 //!
+//! Where TensorRT and a GPU are, models are given to them in the background (`accelerate`) and come the same way.
+//!
 //! **Invariant:** no model is no error; a broken model never replaces a working one.
+
+#[cfg(feature = "tensorrt")]
+pub mod accelerate;
+
+pub mod computed;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -17,6 +24,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::inference::tensorrt::Precision;
 use crate::inference::{EngineError, manifest};
 use crate::predict::Models;
 
@@ -32,6 +40,26 @@ pub enum Chosen {
     /// The floor alone.
     None,
     Folder(PathBuf),
+}
+
+/// Whether models are given to a GPU where TensorRT is, and what their products are computed in there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    Off,
+    #[default]
+    Fp32,
+    Fp16,
+}
+
+impl Acceleration {
+    pub fn precision(self) -> Option<Precision> {
+        match self {
+            Acceleration::Off => None,
+            Acceleration::Fp32 => Some(Precision::Fp32),
+            Acceleration::Fp16 => Some(Precision::Fp16),
+        }
+    }
 }
 
 impl FromStr for Chosen {
@@ -85,6 +113,11 @@ impl Chosen {
     }
 }
 
+/// Where engines that were built for this machine are kept.
+pub fn cache(data_dir: &Path) -> PathBuf {
+    data_dir.join("engines")
+}
+
 /// A new version on its way to the fold: the latest counts.
 #[derive(Clone, Default)]
 pub struct Slot {
@@ -119,6 +152,15 @@ pub struct Watch {
     /// Date and size of the manifest that was looked at last.
     looked_at: Option<(SystemTime, u64)>,
     slot: Slot,
+    #[cfg(feature = "tensorrt")]
+    accelerator: Option<Accelerated>,
+}
+
+/// What gives the models to a GPU, and what it gave.
+#[cfg(feature = "tensorrt")]
+struct Accelerated {
+    accelerator: accelerate::Accelerator,
+    in_use: Models,
 }
 
 impl Watch {
@@ -129,7 +171,39 @@ impl Watch {
             current: Models::none(),
             looked_at: None,
             slot,
+            #[cfg(feature = "tensorrt")]
+            accelerator: None,
         }
+    }
+
+    /// Gives the models to a GPU, too.
+    #[cfg(feature = "tensorrt")]
+    #[must_use]
+    pub fn with_accelerator(mut self, accelerator: accelerate::Accelerator) -> Watch {
+        let in_use = self.current.clone();
+        self.accelerator = Some(Accelerated {
+            accelerator,
+            in_use,
+        });
+        self
+    }
+
+    /// Gives the models that are in use to a GPU, if they are not there; whether they were handed over. It may take
+    /// minutes, where engines are to be built.
+    #[cfg(feature = "tensorrt")]
+    pub fn accelerate(&mut self) -> bool {
+        let (Some(own), Some(folder)) = (&mut self.accelerator, self.chosen.folder()) else {
+            return false;
+        };
+        if !own.in_use.same_as(&self.current) {
+            own.in_use = self.current.clone();
+            own.accelerator.others();
+        }
+        let models = own.accelerator.look(&folder, &self.current, &own.in_use);
+        let Some(models) = models else { return false };
+        own.in_use = models.clone();
+        self.slot.put(models);
+        true
     }
 
     /// Looks once; whether a new version was handed over.
@@ -167,6 +241,8 @@ impl Watch {
             // Loading takes a moment and blocks.
             let looked = tokio::task::spawn_blocking(move || {
                 self.look();
+                #[cfg(feature = "tensorrt")]
+                self.accelerate();
                 self
             });
             match looked.await {

@@ -9,16 +9,18 @@
 //! |---|---|
 //! | [`manifest`] | `models.toml`, parsed and checked |
 //! | [`fixture`] | recorded inputs and outputs |
+//! | [`parity`] | how far two engines' answers are apart |
 //! | [`tract`] | the engine on the CPU |
 //! | [`trees`] | boosted trees in a graph, walked as trees |
+//! | [`tensorrt`] | the engine on an NVIDIA GPU |
 //!
 //! **Invariant:** it knows tensors, not racing. A model that fails to load or to answer is an error that
 //! names it; it never ends the process.
 
-#![forbid(unsafe_code)]
-
 pub mod fixture;
 pub mod manifest;
+pub mod parity;
+pub mod tensorrt;
 pub mod tract;
 pub mod trees;
 
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use fixture::Fixture;
 pub use manifest::{Manifest, Model, TensorSpec};
+pub use parity::{Parity, parity};
 
 /// A named tensor: values in C order.
 #[derive(Clone, Debug, PartialEq)]

@@ -97,6 +97,35 @@ impl Models {
         })
     }
 
+    /// The same models on other engines: `other` is given each one's and gives what is to take its place.
+    ///
+    /// # Errors
+    /// What `other` said, or that its engine is not of the model's kind.
+    pub fn on(
+        &self,
+        mut other: impl FnMut(&Arc<dyn Engine>) -> Result<Arc<dyn Engine>, EngineError>,
+    ) -> Result<Models, EngineError> {
+        let mut moved = Models::none();
+        if let Some(model) = &self.laptime {
+            moved.laptime = Some(Arc::new(LapTimeModel::new(other(&model.engine)?)?));
+        }
+        if let Some(model) = &self.outcome {
+            moved.outcome = Some(Arc::new(OutcomeModel::new(other(model.shared())?)?));
+        }
+        if let Some(model) = &self.stop {
+            moved.stop = Some(Arc::new(StopModel::new(other(model.shared())?)?));
+        }
+        Ok(moved)
+    }
+
+    /// Their engines.
+    pub fn engines(&self) -> impl Iterator<Item = &Arc<dyn Engine>> {
+        let laptime = self.laptime.as_ref().map(|m| &m.engine);
+        let outcome = self.outcome.as_ref().map(|m| m.shared());
+        let stop = self.stop.as_ref().map(|m| m.shared());
+        [laptime, outcome, stop].into_iter().flatten()
+    }
+
     /// Whether both hold the same versions.
     pub fn same_as(&self, other: &Models) -> bool {
         let ids = |m: &Models| {

@@ -116,6 +116,11 @@ impl OutcomeModel {
         self.engine.as_ref()
     }
 
+    /// The same, to be shared.
+    pub fn shared(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
     /// Asks the network.
     ///
     /// # Errors

@@ -97,6 +97,11 @@ impl StopModel {
         self.engine.as_ref()
     }
 
+    /// The same, to be shared.
+    pub fn shared(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
     /// What it says about a row.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::cli::say::{note, say};
 use crate::dataset::Dataset;
 use crate::engines::Chosen;
+use crate::engines::computed::{Computed, Mover};
 use crate::inference::{self, Engine};
 
 mod laptime;
@@ -55,6 +56,9 @@ pub struct Common {
     /// Folder of the models, or `none` for the floor alone.
     #[arg(long, value_name = "DIR|none", default_value = "")]
     engines: Chosen,
+    /// What computes them: cpu, cpu-fp16 (as in fp16, summed in fp32), tensorrt or tensorrt-fp16.
+    #[arg(long, value_name = "ENGINE", default_value = "cpu")]
+    engine: Computed,
     /// Write the figures as JSON, on one line.
     #[arg(long)]
     json: bool,
@@ -112,7 +116,8 @@ impl Common {
         if !manifest.models.iter().any(|m| m.name == name) {
             return Ok(None);
         }
-        Ok(Some(inference::load(&folder, name)?.into()))
+        let on_cpu = inference::load(&folder, name)?.into();
+        Ok(Some(Mover::new(self.engine, &folder)?.take(&on_cpu)?))
     }
 
     /// Prints the figures.

@@ -23,6 +23,7 @@ fn common(data: &Path, seasons: RangeInclusive<u16>) -> Common {
         seasons,
         features: None,
         engines: engines(),
+        engine: crate::engines::computed::Computed::Cpu,
         json: true,
     }
 }

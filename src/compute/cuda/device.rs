@@ -11,6 +11,7 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
+use super::guest::Lodgers;
 use super::properties::Properties;
 use super::staging::{Layout, Staging};
 use crate::compute::Kernel;
@@ -47,6 +48,7 @@ pub(super) struct Captured {
 pub(super) struct Device {
     pub properties: Properties,
     handle: sys::CUdevice,
+    context: sys::CUcontext,
     module: sys::CUmodule,
     functions: Vec<(Kernel, sys::CUfunction)>,
     /// Launches and ticks; a stream of their own, so that nothing waits for the default one.
@@ -57,6 +59,7 @@ pub(super) struct Device {
     in_flight: Option<u64>,
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
+    lodgers: Lodgers,
     life: Arc<()>,
 }
 
@@ -114,6 +117,7 @@ impl Device {
         Ok(Device {
             properties,
             handle,
+            context,
             module,
             functions,
             stream,
@@ -121,8 +125,24 @@ impl Device {
             in_flight: None,
             events: (event()?, event()?),
             graphs: HashMap::new(),
+            lodgers: Lodgers::new(),
             life: Arc::new(()),
         })
+    }
+
+    /// The context, for work on another thread while a block of its memory is held.
+    pub(super) fn context(&self) -> sys::CUcontext {
+        self.context
+    }
+
+    /// The stream of launches and ticks.
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.stream
+    }
+
+    /// Engines that others run on it.
+    pub(super) fn lodgers(&mut self) -> &mut Lodgers {
+        &mut self.lodgers
     }
 
     /// Whether a block of its memory is still in somebody's hands.
@@ -484,6 +504,7 @@ impl Drop for Device {
     /// After an error that sticks (an illegal address, say) these calls fail, too; the reset clears it, and frees
     /// what memory is left.
     fn drop(&mut self) {
+        self.evict();
         // SAFETY: every handle is this device's, was made on this thread and is not used again.
         unsafe {
             let _ = result::stream::synchronize(self.stream);

@@ -29,6 +29,8 @@ pub enum CudaError {
     Gone,
     #[error("the device failed, and memory of it is still held")]
     StillHeld,
+    #[error("{0}")]
+    Guest(String),
     #[error("the graph is not captured on this device")]
     NotCaptured,
     #[error("the device failed before; it is tried again in {0} s")]

@@ -15,6 +15,7 @@
 
 mod device;
 mod error;
+mod guest;
 mod parking;
 mod properties;
 mod staging;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::error::CudaError;
+pub use self::guest::{Guest, Hosted};
 use self::parking::Parking;
 pub use self::properties::Properties;
 use self::staging::{Layout, Staging};
@@ -45,6 +47,10 @@ pub const FIRST_REST: Duration = Duration::from_secs(5);
 pub const LONGEST_REST: Duration = Duration::from_secs(300);
 /// Most bytes of one launch.
 pub const MAX_BYTES: usize = 2 << 30;
+
+/// The device that is open. A process has one, for good: closing it resets the context that everything in it shares,
+/// another opening's, too.
+static OPEN: Mutex<Option<Cuda>> = Mutex::new(None);
 
 /// The first NVIDIA GPU.
 #[derive(Clone)]
@@ -90,11 +96,19 @@ impl Health {
 }
 
 impl Cuda {
-    /// Opens the first GPU.
+    /// Opens the first GPU; gives the one that is open where there is one.
     ///
     /// # Errors
     /// [`CudaError::NoDriver`] and [`CudaError::NoDevice`] where there is none; else what the driver said.
     pub fn open() -> Result<Cuda, CudaError> {
+        let mut open = lock(&OPEN);
+        if let Some(cuda) = &*open {
+            return Ok(cuda.clone());
+        }
+        Ok(open.insert(Cuda::open_anew()?).clone())
+    }
+
+    fn open_anew() -> Result<Cuda, CudaError> {
         if !device::driver_is_there() {
             return Err(CudaError::NoDriver);
         }

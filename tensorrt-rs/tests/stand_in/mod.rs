@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
 /// The classes of the headers that the stand-in implements parts of.
@@ -16,13 +17,32 @@ const CLASSES: [&str; 7] = [
     "VRuntime",
 ];
 
-const FEATURE: &str = if cfg!(feature = "rtx") {
-    "-DTRT_FEATURE_RTX"
-} else if cfg!(feature = "tensorrt-11") {
-    "-DTRT_FEATURE_11"
-} else {
-    "-DTRT_FEATURE_10"
-};
+/// The crate's features, by its release; and the names that its library and parser are looked for by.
+fn release() -> (&'static str, [&'static str; 2]) {
+    match tensorrt_rs::RELEASE {
+        "TensorRT-RTX 1" => (
+            "-DTRT_FEATURE_RTX",
+            ["libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"],
+        ),
+        "TensorRT 11" => (
+            "-DTRT_FEATURE_11",
+            ["libnvinfer.so.11", "libnvonnxparser.so.11"],
+        ),
+        _ => (
+            "-DTRT_FEATURE_10",
+            ["libnvinfer.so.10", "libnvonnxparser.so.10"],
+        ),
+    }
+}
+
+/// This crate's folder, for tests of another one, too.
+fn sources() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match own.join("shim").is_dir() {
+        true => own.to_owned(),
+        false => own.join("tensorrt-rs"),
+    }
+}
 
 /// A folder with the stand-ins, which is gone afterwards.
 pub struct StandIn(pub PathBuf);
@@ -32,13 +52,26 @@ impl StandIn {
     pub fn new() -> Self {
         let include =
             env::var("TENSORRT_INCLUDE").expect("TENSORRT_INCLUDE=$(tensorrt-rs/headers)");
-        let made =
-            Self(env::temp_dir().join(format!("tensorrt-rs-stand-in-{}", std::process::id())));
+        // Tests of one process may each have one.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let (process, nth) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let made = Self(env::temp_dir().join(format!("tensorrt-rs-stand-in-{process}-{nth}")));
         fs::create_dir_all(&made.0).unwrap();
         let headers = fs::read_to_string(Path::new(&include).join("NvInferImpl.h")).unwrap();
         fs::write(made.0.join("refusing.hpp"), refusing(&headers)).unwrap();
         made.compile("cuda.cpp", "libcuda.so.1", &include);
         made.compile("runtime.cpp", "libstandin.so", &include);
+        made
+    }
+
+    /// The same under the names that the release has, with a parser beside it, for `TENSORRT_LIB`.
+    #[allow(dead_code)]
+    pub fn installed() -> Self {
+        let made = Self::new();
+        let include = env::var("TENSORRT_INCLUDE").unwrap();
+        let [library, parser] = release().1;
+        made.compile("parser.cpp", parser, &include);
+        fs::rename(made.library(), made.0.join(library)).unwrap();
         made
     }
 
@@ -48,14 +81,14 @@ impl StandIn {
     }
 
     fn compile(&self, source: &str, library: &str, include: &str) {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let sources = sources();
         let done = Command::new(env::var("CXX").unwrap_or_else(|_| "g++".to_owned()))
             .args([
                 "-std=c++17",
                 "-O1",
                 "-fPIC",
                 "-shared",
-                FEATURE,
+                release().0,
                 "-isystem",
                 include,
             ])
@@ -66,6 +99,7 @@ impl StandIn {
             .arg(sources.join("tests/stand_in").join(source))
             .arg("-o")
             .arg(self.0.join(library))
+            .arg("-ldl")
             .status()
             .expect("a C++ compiler");
         assert!(done.success(), "{source} did not compile");

@@ -2,17 +2,28 @@
 // interface. It implements the real headers' classes, so that every call goes through the same tables as with
 // the real library; what it does not implement ends the process (refusing.hpp, made from the headers).
 //
-// Its one engine sums: `state` [batch, 8] → `values` [batch, 10], values[i][j] = Σ state[i] + j, batch 1 to 22, or 4
-// to 8 in a second profile. "Device memory" is the process's own. It counts what is alive, and ends the process
-// where a parent is destroyed before its child.
+// Its engines sum. "an engine of the stand-in": `state` [batch, 8] → `values` [batch, 10], values[i][j] =
+// Σ state[i] + j, batch 1 to 22, or 4 to 8 in a second profile. "… for N" has a batch of N and no other. "… forecasting
+// for N": `features` [N, 72] → `hazard` [N, 30], `compound` [N, 5], each Σ features[i] / 1000 from 0 to 1. " off" behind
+// either adds a half to every answer.
+//
+// "Device memory" is the process's own; work goes onto the stream where the driver takes the host's functions, and is
+// done at once where it does not. It counts what is alive, and ends the process where a parent is destroyed before
+// its child.
 #include <NvInfer.h>
 #include <NvInferRuntime.h>
 #include <NvInferVersion.h>
 
+#include <dlfcn.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "refusing.hpp"
 
@@ -30,6 +41,97 @@ ILogger* heard_by = nullptr;
 void error(char const* message)
 {
     heard_by->log(ILogger::Severity::kERROR, message);
+}
+
+struct Column
+{
+    char const* name;
+    int64_t width;
+    bool input;
+};
+
+// What an engine is.
+struct Plan
+{
+    std::string text;
+    std::vector<Column> columns{{"state", 8, true}, {"values", 10, false}};
+    int64_t batch{-1};
+    float scale{1}, step{1}, least{-1e30f}, most{1e30f}, off{0};
+
+    bool read()
+    {
+        if (text.compare(0, sizeof kPlan - 1, kPlan) != 0)
+        {
+            return false;
+        }
+        std::string rest = text.substr(sizeof kPlan - 1);
+        if (rest.compare(0, 12, " forecasting") == 0)
+        {
+            columns = {{"features", 72, true}, {"hazard", 30, false}, {"compound", 5, false}};
+            scale = 1e-3f, step = 0, least = 0, most = 1;
+            rest = rest.substr(12);
+        }
+        int many = 0, read = 0;
+        if (std::sscanf(rest.c_str(), " for %d%n", &many, &read) == 1)
+        {
+            batch = many;
+            rest = rest.substr(static_cast<std::size_t>(read));
+        }
+        off = rest == " off" ? 0.5f : 0.f;
+        return rest.empty() || rest == " off";
+    }
+
+    Column const& column(char const* name) const
+    {
+        for (auto const& column : columns)
+        {
+            if (std::strcmp(column.name, name) == 0)
+            {
+                return column;
+            }
+        }
+        std::fprintf(stderr, "stand-in: there is no tensor %s\n", name);
+        std::abort();
+    }
+
+    void run(std::map<std::string, float*> const& at, int64_t rows) const
+    {
+        Column const& input = columns.front();
+        for (int64_t i = 0; i < rows; ++i)
+        {
+            float sum = 0;
+            for (int64_t j = 0; j < input.width; ++j)
+            {
+                sum += at.at(input.name)[i * input.width + j];
+            }
+            for (auto const& output : columns)
+            {
+                for (int64_t j = 0; j < output.width && !output.input; ++j)
+                {
+                    float const value = sum * scale + step * static_cast<float>(j);
+                    at.at(output.name)[i * output.width + j] = std::min(std::max(value, least), most) + off;
+                }
+            }
+        }
+    }
+};
+
+// Puts work onto the stream, if the driver takes it.
+void put(cudaStream_t stream, std::function<void()> work)
+{
+    using Host = int (*)(void*, void (*)(void*), void*);
+    static Host const host = [] {
+        void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+        return driver ? reinterpret_cast<Host>(dlsym(driver, "cuLaunchHostFunc")) : nullptr;
+    }();
+    if (host == nullptr)
+    {
+        work();
+        return;
+    }
+    // Kept for good: a graph may have recorded it.
+    auto* const kept = new std::function<void()>(std::move(work));
+    host(stream, [](void* with) { (*static_cast<std::function<void()>*>(with))(); }, kept);
 }
 
 // What is alive below a parent.
@@ -128,7 +230,7 @@ private:
 class Context final : public IExecutionContext, public apiv::refusing::VExecutionContext
 {
 public:
-    explicit Context(Children& engine) : mAmong(engine) { mImpl = this; }
+    Context(Children& engine, Plan const& plan) : mAmong(engine), mPlan(plan), mBatch(plan.batch) { mImpl = this; }
 
     bool setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcept override
     {
@@ -149,16 +251,13 @@ public:
         return true;
     }
 
-    Dims getTensorShape(char const* name) const noexcept override
-    {
-        return is(name, "state") ? shape(mBatch, 8) : shape(mBatch, 10);
-    }
+    Dims getTensorShape(char const* name) const noexcept override { return shape(mBatch, mPlan.column(name).width); }
 
     int64_t getMaxOutputSize(char const*) const noexcept override { return kMost[mProfile] * 10 * 4; }
 
     bool setTensorAddress(char const* name, void* address) noexcept override
     {
-        (is(name, "state") ? mState : mValues) = static_cast<float*>(address);
+        mAt[name] = static_cast<float*>(address);
         return true;
     }
 
@@ -169,18 +268,7 @@ public:
             error("enqueueV3: the stream is lost");
             return false;
         }
-        for (int64_t i = 0; i < mBatch; ++i)
-        {
-            float sum = 0;
-            for (int64_t j = 0; j < 8; ++j)
-            {
-                sum += mState[i * 8 + j];
-            }
-            for (int64_t j = 0; j < 10; ++j)
-            {
-                mValues[i * 10 + j] = sum + static_cast<float>(j);
-            }
-        }
+        put(stream, [plan = mPlan, at = mAt, rows = mBatch] { plan.run(at, rows); });
 #if defined(TRT_FEATURE_RTX)
         if (mConfig != nullptr && mConfig->mCache != nullptr)
         {
@@ -197,33 +285,36 @@ public:
 
 private:
     Child mAmong;
+    Plan mPlan;
     int32_t mProfile{0};
-    int64_t mBatch{-1};
-    float* mState{nullptr};
-    float* mValues{nullptr};
+    int64_t mBatch;
+    std::map<std::string, float*> mAt;
 };
 
 class Engine final : public ICudaEngine, public apiv::refusing::VCudaEngine
 {
 public:
-    explicit Engine(Children& runtime) : mAmong(runtime) { mImpl = this; }
+    Engine(Children& runtime, Plan const& plan) : mAmong(runtime), mPlan(plan) { mImpl = this; }
     int32_t getNbLayers() const noexcept override { return 1; }
-    IHostMemory* serialize() const noexcept override { return new Memory(kPlan); }
+    IHostMemory* serialize() const noexcept override { return new Memory(mPlan.text); }
     bool isRefittable() const noexcept override { return false; }
     int32_t getNbOptimizationProfiles() const noexcept override { return 2; }
     int64_t getDeviceMemorySizeV2() const noexcept override { return 4096; }
     IEngineInspector* createEngineInspector() const noexcept override { return new Inspector; }
-    int32_t getNbIOTensors() const noexcept override { return 2; }
-    char const* getIOTensorName(int32_t index) const noexcept override { return index == 0 ? "state" : "values"; }
+    int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(mPlan.columns.size()); }
+    char const* getIOTensorName(int32_t index) const noexcept override
+    {
+        return mPlan.columns[static_cast<std::size_t>(index)].name;
+    }
     Dims getTensorShape(char const* name) const noexcept override
     {
-        return is(name, "state") ? shape(-1, 8) : shape(-1, 10);
+        return shape(mPlan.batch, mPlan.column(name).width);
     }
     DataType getTensorDataType(char const*) const noexcept override { return DataType::kFLOAT; }
     TensorLocation getTensorLocation(char const*) const noexcept override { return TensorLocation::kDEVICE; }
     TensorIOMode getTensorIOMode(char const* name) const noexcept override
     {
-        return is(name, "state") ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+        return mPlan.column(name).input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
     }
     Dims getProfileShape(char const*, int32_t profile, OptProfileSelector select) const noexcept override
     {
@@ -231,13 +322,13 @@ public:
     }
     IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override
     {
-        return new Context(mContexts);
+        return new Context(mContexts, mPlan);
     }
 #if defined(TRT_FEATURE_RTX)
     IRuntimeConfig* createRuntimeConfig() noexcept override { return new Config(mContexts); }
     IExecutionContext* createExecutionContextWithRuntimeConfig(IRuntimeConfig* config) noexcept override
     {
-        auto* const context = new Context(mContexts);
+        auto* const context = new Context(mContexts, mPlan);
         context->mConfig = static_cast<Config*>(config);
         return context;
     }
@@ -245,6 +336,7 @@ public:
 
 private:
     Child mAmong;
+    Plan mPlan;
     Children mContexts{0, "an engine"};
 };
 
@@ -254,12 +346,14 @@ public:
     Runtime() { mImpl = this; }
     ICudaEngine* deserializeCudaEngine(void const* blob, std::size_t size) noexcept override
     {
-        if (size != sizeof kPlan - 1 || std::memcmp(blob, kPlan, size) != 0)
+        Plan plan;
+        plan.text.assign(static_cast<char const*>(blob), size);
+        if (!plan.read())
         {
             error("deserializeCudaEngine: the magic tag does not match");
             return nullptr;
         }
-        return new Engine(mEngines);
+        return new Engine(mEngines, plan);
     }
 
 private:
