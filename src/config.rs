@@ -20,8 +20,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+use crate::compute::Choice;
 use crate::engines::Chosen;
 use crate::ingest::{mqtt, openf1, writer::CommitOptions, zenoh};
+use crate::insight::telemetry::MAX_LIMITS;
+use crate::insight::thread::MOST_NAMED;
+use crate::insight::{self, Limit};
 use crate::journal;
 use crate::observability::{self, LogFormat};
 use crate::publish;
@@ -53,7 +57,8 @@ pub struct Config {
     pub publish: Publish,
     pub api: Api,
     pub engines: Engines,
-    /// High-rate channels: name to unit and meaning.
+    pub compute: Compute,
+    /// High-rate channels: name to unit, meaning and limits.
     pub channels: BTreeMap<String, Channel>,
 }
 
@@ -70,6 +75,7 @@ impl Default for Config {
             publish: Publish::default(),
             api: Api::default(),
             engines: Engines::default(),
+            compute: Compute::default(),
             channels: BTreeMap::new(),
         }
     }
@@ -126,14 +132,42 @@ pub struct Engines {
     pub dir: Chosen,
 }
 
+/// What is worked out beside the pipeline: telemetry, laps, stints, simulated races.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compute {
+    /// `auto` (a GPU where one works, else the CPU), `cpu`, or `cuda` (the CPU, with an error in the log, where there
+    /// is no GPU: a daemon does not stand still for want of one).
+    pub backend: Choice,
+    /// `false`: these stages are left out.
+    pub live: bool,
+    /// Driver numbers of the cars whose stops are simulated at every mini-sector; where it is empty, those at the front.
+    pub cars: Vec<u8>,
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        Compute {
+            backend: Choice::Auto,
+            live: true,
+            cars: Vec::new(),
+        }
+    }
+}
+
 /// What a high-rate channel measures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
     /// Unit, such as `km/h`.
     pub unit: String,
     #[serde(default)]
     pub description: String,
+    /// Below and above these there is an alert.
+    #[serde(default)]
+    pub low: Option<f64>,
+    #[serde(default)]
+    pub high: Option<f64>,
 }
 
 /// Why a configuration was refused. The message is for the person who wrote it.
@@ -229,6 +263,30 @@ impl Config {
         config.map_err(refused)?.checked(text, &environment)
     }
 
+    /// What is worked out beside the pipeline.
+    pub fn insight(&self) -> insight::Options {
+        insight::Options {
+            backend: self.compute.backend,
+            cars: self.compute.cars.clone(),
+            limits: self.limits(),
+        }
+    }
+
+    /// The limits of channels.
+    fn limits(&self) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        for (name, channel) in &self.channels {
+            for (is_upper, limit) in [(false, channel.low), (true, channel.high)] {
+                limits.extend(limit.map(|limit| Limit {
+                    channel: name.clone(),
+                    is_upper,
+                    limit,
+                }));
+            }
+        }
+        limits
+    }
+
     /// Whether every value is one that the rooms take.
     fn check(&self) -> Result<(), Wrong> {
         if self.data_dir.as_os_str().is_empty() {
@@ -244,6 +302,30 @@ impl Config {
             let channels = self.channels.len();
             let why = format!("{channels} [channels]; at most {MAX_CHANNELS} are allowed");
             return Err(Wrong::at(&["channels"], why));
+        }
+        for (name, channel) in &self.channels {
+            let (low, high) = (channel.low, channel.high);
+            let numbers = [low, high].into_iter().flatten().all(f64::is_finite);
+            if !numbers || low.zip(high).is_some_and(|(low, high)| low >= high) {
+                let why = format!(
+                    "[channels] {name}: low is {low:?} and high {high:?}; allowed: numbers, low below high"
+                );
+                return Err(Wrong::at(&["channels", name, "low"], why));
+            }
+        }
+        let limits = self.limits().len();
+        if limits > MAX_LIMITS {
+            let why = format!("{limits} limits in [channels]; at most {MAX_LIMITS} are allowed");
+            return Err(Wrong::at(&["channels"], why));
+        }
+        if self.compute.cars.len() > MOST_NAMED
+            || self.compute.cars.iter().any(|n| !(1..=99).contains(n))
+        {
+            let cars = &self.compute.cars;
+            let why = format!(
+                "compute.cars is {cars:?}; allowed: at most {MOST_NAMED} driver numbers from 1 to 99"
+            );
+            return Err(Wrong::at(&["compute", "cars"], why));
         }
         if !(1..=1_000_000).contains(&self.commit.records) {
             let records = self.commit.records;
@@ -476,6 +558,35 @@ mod tests {
             e.contains("TRACKSIDE__COMMIT__RECORDS") && !e.contains("line"),
             "{e}"
         );
+    }
+
+    #[test]
+    fn a_wrong_backend_limit_or_car_is_refused_with_what_is_allowed() {
+        let refused = |text: &str, parts: &[&str]| {
+            let said = Config::from_toml(text).unwrap_err().to_string();
+            for part in parts {
+                assert!(said.contains(part), "{part:?} is missing in: {said}");
+            }
+        };
+        refused(
+            "[compute]\nbackend = 'opencl'\n",
+            &["line 2", "opencl", "auto, cpu and cuda"],
+        );
+        refused("[compute]\ncars = [0]\n", &["line 2", "[0]", "1 to 99"]);
+        refused(
+            "[channels.oil]\nunit = 'bar'\nlow = 5\nhigh = 2\n",
+            &["line 3", "oil", "low below high"],
+        );
+        let c = Config::from_toml(
+            "[compute]\nbackend = 'cpu'\ncars = [1, 44]\n[channels.oil]\nunit = 'bar'\nlow = 2\n",
+        )
+        .unwrap();
+        assert_eq!((c.compute.backend, c.compute.live), (Choice::Cpu, true));
+        assert_eq!(c.limits().len(), 1);
+        assert!(!c.limits()[0].is_upper && c.limits()[0].limit == 2.0);
+        let c = Config::from_parts("", environment(&[("TRACKSIDE__COMPUTE__BACKEND", "cuda")]))
+            .unwrap();
+        assert_eq!(c.compute.backend, Choice::Cuda);
     }
 
     #[test]

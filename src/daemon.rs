@@ -3,7 +3,9 @@
 //! ```text
 //!  sources ─▶ intake ─▶ writer ─▶ journal "records" ─▶ fold ─▶ journal "predictions" ─▶ outlets
 //!  (tasks)    (queue)   (thread)        │              (thread)          │              (tasks)
-//!                                       └────────────── API ─────────────┘
+//!                                       ├────────────── API ─────────────┘
+//!                                       └─▶ insight, strategist ─▶ outlets
+//!                                           (threads that nothing waits for)
 //! ```
 //!
 //! **Invariant:** no logic; it reads from top to bottom as the picture.
@@ -35,6 +37,7 @@ use crate::ingest::receipts::Receipts;
 use crate::ingest::status::{SourceStatus, State};
 use crate::ingest::writer::{Writer, WriterStatus};
 use crate::ingest::{mqtt, openf1, zenoh};
+use crate::insight::{self, Insight, Strategist};
 use crate::journal::{self, Durability, Journal, Reader};
 use crate::live::{ALERTS, Alert, Live, Outlets, Snapshot};
 use crate::predict::floor::Floor;
@@ -69,6 +72,8 @@ pub struct Running {
     sources: JoinSet<()>,
     writer: thread::JoinHandle<Result<(), journal::Error>>,
     fold: thread::JoinHandle<Result<(), journal::Error>>,
+    /// Ends by itself; nothing of it need be waited for.
+    strategist: Option<Strategist>,
     outlets: JoinSet<()>,
     server: api::Server,
 }
@@ -121,6 +126,22 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         move || live.run(&reader, &outlets, &runtime, &stop, beat)
     })?;
 
+    // Beside the pipeline: what nothing waits for.
+    let insights = insight::Outlets::default();
+    let strategist = (config.compute.live)
+        .then(|| {
+            insight::start(
+                config.insight(),
+                &reader,
+                &snapshots,
+                &insights,
+                &runtime,
+                &stop_fold,
+            )
+        })
+        .transpose()
+        .context("the insight threads cannot be started")?;
+
     // Sources in.
     let mut sources = JoinSet::new();
     let gauge = intake.gauge();
@@ -136,6 +157,8 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
             state: snapshots.clone(),
             health: healths.clone(),
             metrics,
+            insights: insights.latest.subscribe(),
+            strategist: strategist.clone(),
         },
         stop_outlets.clone(),
     )
@@ -145,6 +168,7 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         snapshots: snapshots.clone(),
         health: healths.clone(),
         alerts,
+        insights: insights.news,
         receipts,
     };
     start_publishers(config, &publications, &stop_outlets, &mut outlets);
@@ -175,6 +199,7 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
         sources,
         writer,
         fold,
+        strategist,
         outlets,
         server,
     })
@@ -216,6 +241,9 @@ impl Running {
         drop(self.intake);
         let writer = join("writer", self.writer).await;
         self.stop_fold.cancel();
+        if let Some(strategist) = &self.strategist {
+            strategist.stop();
+        }
         let fold = join("fold", self.fold).await;
         self.stop_outlets.cancel();
         let outlets = &mut self.outlets;
@@ -317,6 +345,7 @@ struct Publications {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     health: watch::Receiver<Arc<Health>>,
     alerts: broadcast::Sender<Alert>,
+    insights: broadcast::Sender<Insight>,
     receipts: Arc<Receipts>,
 }
 
@@ -332,17 +361,26 @@ fn start_publishers(
     let (state, states) = watch::channel(Bytes::new());
     let (health, healths) = watch::channel(Bytes::new());
     let (alert, alerts) = broadcast::channel(ALERTS);
+    let (insight, insights) = broadcast::channel(insight::INSIGHTS);
     let drawn = Drawn {
         snapshots: from.snapshots.clone(),
         health: from.health.clone(),
         alerts: from.alerts.subscribe(),
+        insights: from.insights.subscribe(),
     };
-    tasks.spawn(draw(drawn, state, health, alert, stop.clone()));
+    let drawings = Drawings {
+        state,
+        health,
+        alert,
+        insight,
+    };
+    tasks.spawn(draw(drawn, drawings, stop.clone()));
     let outlets = publish::Outlets {
         predictions: from.predictions.clone(),
         state: states,
         health: healths,
         alerts,
+        insights,
         receipts: Arc::clone(&from.receipts),
         places: config.data_dir.join("publish"),
     };
@@ -375,31 +413,37 @@ struct Drawn {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     health: watch::Receiver<Arc<Health>>,
     alerts: broadcast::Receiver<Alert>,
+    insights: broadcast::Receiver<Insight>,
 }
 
-/// Writes state, health and alerts as JSON, once for all publishers.
-async fn draw(
-    mut from: Drawn,
+/// Where it goes as JSON.
+struct Drawings {
     state: watch::Sender<Bytes>,
     health: watch::Sender<Bytes>,
     alert: broadcast::Sender<Bytes>,
-    stop: CancellationToken,
-) {
+    insight: broadcast::Sender<(String, Bytes)>,
+}
+
+/// Writes state, health, alerts and insights as JSON, once for all publishers.
+async fn draw(mut from: Drawn, to: Drawings, stop: CancellationToken) {
     let mut tick = tokio::time::interval(STATE_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => if from.snapshots.has_changed().unwrap_or(false) {
                 let snapshot = Arc::clone(&from.snapshots.borrow_and_update());
-                state.send_replace(json(&Tower::of(&snapshot)));
+                to.state.send_replace(json(&Tower::of(&snapshot)));
             },
             Ok(()) = from.health.changed() => {
                 let now = Arc::clone(&from.health.borrow_and_update());
-                health.send_replace(json(&*now));
+                to.health.send_replace(json(&*now));
             }
             Ok(news) = from.alerts.recv() => {
                 // Nobody listening is no error.
-                let _ = alert.send(json(&news));
+                let _ = to.alert.send(json(&news));
+            }
+            Ok(news) = from.insights.recv() => {
+                let _ = to.insight.send((news.topic(), json(&news)));
             }
         }
     }

@@ -103,6 +103,13 @@
 //!
 //! *Invariant:* it only reads, and a walk shows at each step only what was known by then.
 //!
+//! ## [`insight`]: what is found out beside the pipeline
+//!
+//! Channels against their limits at every tick, laps taken apart and compared as they close, stints fitted with each
+//! lap, simulated races for the cars that matter: by `compute`, on threads of its own.
+//!
+//! *Invariant:* nothing waits for it, and nothing that is folded, predicted or journalled depends on it.
+//!
 //! ## [`analytics`]: what the laps say about the drivers
 //!
 //! Pace free of fuel and tyres, consistency, tyre management, sectors, teammates: of a race or of a season.
@@ -174,6 +181,7 @@ pub mod device;
 pub mod engines;
 pub mod inference;
 pub mod ingest;
+pub mod insight;
 pub mod journal;
 pub mod live;
 pub mod observability;

@@ -229,6 +229,15 @@ fn describe() {
         Unit::Seconds,
         "Time from a message's reception until it was behind the stage"
     );
+    describe_histogram!(
+        crate::insight::STAGE_SECONDS,
+        Unit::Seconds,
+        "Time that a stage beside the pipeline took, by what computed it"
+    );
+    describe_counter!(
+        crate::insight::SHED,
+        "What the stages beside the pipeline left out because they were behind"
+    );
     describe_gauge!(
         process::RSS_BYTES,
         Unit::Bytes,

@@ -11,6 +11,8 @@
 //! | `/api/v1/cars/{number}` | one car: laps, stints, pits |
 //! | `/api/v1/telemetry/{number}` | car_data and location from the journal ([`telemetry`]) |
 //! | `/api/v1/predictions`, `/api/v1/predictions/{laptime,race,pit}` | the latest; the history |
+//! | `/api/v1/insights` | laps, stints, strategy and limits of channels: the latest of each car |
+//! | `/api/v1/strategy/{number}` | a car's stops, simulated now |
 //! | `/api/v1/scores` | how past predictions did |
 //! | `/api/v1/sessions`, `/api/v1/records` | what the journal holds ([`history`]) |
 //! | `/ws` | all of it as it happens, from any sequence on ([`stream`]) |
@@ -51,6 +53,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::insight::{Insights, Strategist};
 use crate::journal;
 use crate::live::Snapshot;
 
@@ -78,6 +81,9 @@ pub struct Context {
     pub state: watch::Receiver<Arc<Snapshot>>,
     pub health: watch::Receiver<Arc<Health>>,
     pub metrics: PrometheusHandle,
+    pub insights: watch::Receiver<Arc<Insights>>,
+    /// Whom to ask about a car's stops; `None` where it is left out.
+    pub strategist: Option<Strategist>,
 }
 
 /// Why the API cannot serve.
@@ -186,6 +192,8 @@ fn router_with(context: Context, stop: CancellationToken, tracker: TaskTracker) 
         .route("/health/ready", get(health::ready))
         .route("/api/v1/state", get(state::state))
         .route("/api/v1/cars/{number}", get(state::car))
+        .route("/api/v1/insights", get(state::insights))
+        .route("/api/v1/strategy/{number}", get(state::strategy))
         .route("/api/v1/scores", get(state::scores))
         .route("/api/v1/telemetry/{number}", get(telemetry::telemetry))
         .route("/api/v1/predictions", get(state::predictions))

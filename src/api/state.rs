@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::params::{Params, number};
 use super::tower;
 use super::{Refusal, Shared};
+use crate::insight::strategist::NoAnswer;
 use crate::record::prediction::{LapTimePrediction, OrderPrediction, PitPrediction};
 
 /// JSON that no cache may keep.
@@ -80,4 +81,32 @@ pub(super) async fn predictions(
         race: snapshot.order.as_ref(),
         pit: &snapshot.pit,
     }))
+}
+
+pub(super) async fn insights(
+    State(shared): State<Arc<Shared>>,
+    params: Params,
+) -> Result<Response, Refusal> {
+    params.only(&[])?;
+    let latest = Arc::clone(&shared.context.insights.borrow());
+    Ok(fresh(&*latest))
+}
+
+pub(super) async fn strategy(
+    State(shared): State<Arc<Shared>>,
+    Path(text): Path<String>,
+    params: Params,
+) -> Result<Response, Refusal> {
+    params.only(&[])?;
+    let driver_number = number("number", &text, 1..=u8::MAX)?;
+    let Some(strategist) = &shared.context.strategist else {
+        let why = "nothing is simulated: [compute] live = false in the configuration";
+        return Err(Refusal::missing(why.to_owned()));
+    };
+    let snapshot = shared.picture.snapshot();
+    match strategist.ask(snapshot, driver_number).await {
+        Ok(insight) => Ok(fresh(&*insight)),
+        Err(e @ (NoAnswer::Busy | NoAnswer::Stopping)) => Err(Refusal::busy(e.to_string())),
+        Err(e) => Err(Refusal::missing(e.to_string())),
+    }
 }

@@ -127,6 +127,8 @@ impl World {
             state: state_rx,
             health: health_rx,
             metrics: crate::observability::detached_metrics(),
+            insights: crate::insight::Outlets::default().latest.subscribe(),
+            strategist: None,
         };
         World {
             _dir: dir,
@@ -243,6 +245,17 @@ async fn the_tower_has_a_row_a_car_in_running_order() {
     );
     assert_eq!(world.refused("/api/v1/cars/0").await.0, 400);
     assert_eq!(world.get("/api/v1/scores").await.0, 200);
+    let (status, insights) = world.get("/api/v1/insights").await;
+    assert_eq!(
+        (status.as_u16(), &insights["lap"]),
+        (200, &serde_json::json!({}))
+    );
+    // Nobody simulates here: said, with the key that says so.
+    let (status, detail) = world.refused("/api/v1/strategy/1").await;
+    assert!(
+        status == 404 && detail.contains("[compute] live"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]

@@ -182,6 +182,17 @@ impl Feed {
                     }
                     self.read().await;
                 }
+                news = self.outlets.insights.recv(), if to.capacity() > 0 => match news {
+                    // While the peer is away there is nobody to be told; what is lost is soon said anew.
+                    Ok((topic, insight)) if there => {
+                        to.try_send(self.publication(&topic, insight, u8::from(topic == "alerts"), false)).ok();
+                    }
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        counter!("trackside_publish_insights_missed_total", "by" => self.by).increment(missed);
+                    }
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
                 gone = progress.changed() => {
                     if gone.is_err() {
                         break;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `predictions/{laptime,pit}/<driver>`, `predictions/race` | each prediction, in order | from the journal of predictions, by sequence |
 //! | `alerts` | each alert | as it comes; a publisher too far behind misses some, counted |
+//! | `insights/{lap,stint,strategy}/<driver>` | what was found out beside the pipeline | likewise |
 //! | `state` | the running order and all else | the latest only |
 //! | `health` | how the daemon is | the latest only; retained on MQTT, with a last will |
 //!
@@ -44,6 +45,8 @@ pub struct Outlets {
     pub health: watch::Receiver<Bytes>,
     /// Alerts as JSON.
     pub alerts: broadcast::Receiver<Bytes>,
+    /// Insights: their topic below the prefix, and JSON.
+    pub insights: broadcast::Receiver<(String, Bytes)>,
     /// When records were received: what is handed on is measured against it.
     pub receipts: Arc<Receipts>,
     /// The folder in which each publisher keeps its place in the journal.
@@ -51,20 +54,21 @@ pub struct Outlets {
 }
 
 impl Clone for Outlets {
-    /// The clone sees the alerts that come from now on.
+    /// The clone sees the alerts and insights that come from now on.
     fn clone(&self) -> Self {
         Outlets {
             predictions: self.predictions.clone(),
             state: self.state.clone(),
             health: self.health.clone(),
             alerts: self.alerts.resubscribe(),
+            insights: self.insights.resubscribe(),
             receipts: Arc::clone(&self.receipts),
             places: self.places.clone(),
         }
     }
 }
 
-/// How predictions are written. State, health and alerts are JSON always.
+/// How predictions are written. All else is JSON always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {

@@ -51,6 +51,7 @@ struct Bench {
     state: watch::Sender<Bytes>,
     health: watch::Sender<Bytes>,
     alerts: broadcast::Sender<Bytes>,
+    insights: broadcast::Sender<(String, Bytes)>,
     _dir: tempfile::TempDir,
 }
 
@@ -61,11 +62,13 @@ impl Bench {
         let (state, states) = watch::channel(Bytes::from_static(b"{\"state\":0}"));
         let (health, healths) = watch::channel(Bytes::from_static(b"{\"status\":\"ok\"}"));
         let (alerts, all_alerts) = broadcast::channel(64);
+        let (insights, all_insights) = broadcast::channel(64);
         let outlets = Outlets {
             predictions: journal.reader(),
             state: states,
             health: healths,
             alerts: all_alerts,
+            insights: all_insights,
             receipts: Arc::default(),
             places: dir.path().to_owned(),
         };
@@ -75,6 +78,7 @@ impl Bench {
             state,
             health,
             alerts,
+            insights,
             _dir: dir,
         }
     }
@@ -171,6 +175,14 @@ async fn predictions_go_out_in_order_through_an_outage_and_the_rest_as_the_lates
         until("the latest state", || {
             bench.state.send_replace(state.clone());
             last(&sink, "trackside/v1/state").as_ref() == Some(&state)
+        })
+        .await;
+        // Likewise.
+        let insight = Bytes::from_static(b"{\"insight\":\"lap\"}");
+        until("an insight", || {
+            let news = ("insights/lap/44".to_owned(), insight.clone());
+            bench.insights.send(news).unwrap();
+            last(&sink, "trackside/v1/insights/lap/44").as_ref() == Some(&insight)
         })
         .await;
         let late = |n: u32| Bytes::from(format!("{{\"state\":{n}}}"));

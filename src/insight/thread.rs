@@ -1,0 +1,422 @@
+//! The threads: what is read from the journal and the fold, and when which stage runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::laps::{Laps, Traces};
+use super::stints;
+use super::telemetry::{Limit, Telemetry};
+use super::{Insight, MOST_BEHIND, Outlets, Strategist, TICK, shed, took};
+use crate::compute::{Backend, Choice, Processor, ShapeError, Ticker};
+use crate::journal::Reader;
+use crate::live::Snapshot;
+use crate::record::{Lap, Record};
+use crate::strategy::parameters::Parameters;
+
+/// Records taken between two looks at the clock.
+const BATCH: usize = 2_048;
+/// How long it waits for news.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Cars at the front that matter where nobody has said which do.
+pub const LEADERS: usize = 4;
+/// Most cars that may be named as those that matter.
+pub const MOST_NAMED: usize = 8;
+/// How often a GPU that could not be opened is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How far the threads give way to the pipeline.
+const GIVE_WAY: i32 = 5;
+
+/// What is computed, and on what.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub backend: Choice,
+    /// Driver numbers of the cars that matter; where it is empty, the first [`LEADERS`].
+    pub cars: Vec<u8>,
+    pub limits: Vec<Limit>,
+}
+
+/// Starts both threads; they end with `stop` and [`Strategist::stop`].
+///
+/// # Errors
+/// If the system has no thread to give.
+pub fn start(
+    options: Options,
+    records: &Reader,
+    snapshots: &watch::Receiver<Arc<Snapshot>>,
+    outlets: &Outlets,
+    runtime: &Handle,
+    stop: &CancellationToken,
+) -> std::io::Result<Strategist> {
+    let strategist = Strategist::default();
+    let engine = Engine::new(options.backend);
+    let worker = Worker::new(options, outlets.clone(), strategist.clone(), engine.clone());
+    let (records, snapshots) = (records.clone(), snapshots.clone());
+    let (runtime, stop) = (runtime.clone(), stop.clone());
+    let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    named("insight").spawn(move || worker.run(&records, snapshots, &runtime, &stop))?;
+    let (own, outlets) = (strategist.clone(), outlets.clone());
+    named("strategist").spawn(move || {
+        // Half of the processor at most.
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2));
+        if let Some(pool) = give_way(threads) {
+            pool.install(|| own.run(&Parameters::shipped(), &outlets, || engine.processor()));
+        }
+    })?;
+    Ok(strategist)
+}
+
+/// The backend in use, looked for again where it could not be had.
+#[derive(Clone)]
+pub struct Engine {
+    choice: Choice,
+    now: Arc<Mutex<(Processor, Option<Instant>)>>,
+}
+
+impl Engine {
+    /// Opens nothing yet: whoever computes first does, for a driver may take its time.
+    pub fn new(choice: Choice) -> Engine {
+        Engine {
+            choice,
+            now: Arc::new(Mutex::new((Processor::Cpu, Some(Instant::now())))),
+        }
+    }
+
+    /// What to compute on now: what is asked for; the CPU, and a line in the log, where it cannot be had.
+    pub fn processor(&self) -> Processor {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.1.is_some_and(|again| again <= Instant::now()) {
+            *now = self.look();
+        }
+        now.0.clone()
+    }
+
+    /// The processor, and when to look again.
+    fn look(&self) -> (Processor, Option<Instant>) {
+        let again = Some(Instant::now() + LOOK_AGAIN);
+        match self.choice.open() {
+            Ok((processor, None)) => {
+                tracing::info!(backend = processor.name(), "insights are computed");
+                (processor, None)
+            }
+            Ok((processor, Some(none))) => {
+                tracing::info!(why = %none, "insights are computed on the CPU");
+                (processor, again.filter(|_| none.may_come))
+            }
+            // A wish, and no reason to be without insights; it may still come true.
+            Err(none) => {
+                tracing::error!(
+                    "[compute] backend = \"cuda\" cannot be had: {none}; the CPU does the work, and the GPU is looked for again"
+                );
+                (Processor::Cpu, again)
+            }
+        }
+    }
+}
+
+/// What reads telemetry and laps, and runs the stages.
+pub struct Worker {
+    options: Options,
+    outlets: Outlets,
+    strategist: Strategist,
+    engine: Engine,
+    parameters: Arc<Parameters>,
+    telemetry: Telemetry,
+    ticker: Option<(&'static str, Ticker)>,
+    traces: Traces,
+    laps: Laps,
+    session_key: Option<i32>,
+    /// How much of its newest lap each car has shown: lap, mini-sectors, sectors.
+    progress: BTreeMap<u8, (u16, usize, usize)>,
+    /// Cars that have passed a mini-sector since the last look.
+    passed: BTreeSet<u8>,
+    next: u64,
+}
+
+impl Worker {
+    pub fn new(
+        options: Options,
+        outlets: Outlets,
+        strategist: Strategist,
+        engine: Engine,
+    ) -> Worker {
+        Worker {
+            telemetry: Telemetry::new(options.limits.clone()),
+            options,
+            outlets,
+            strategist,
+            engine,
+            parameters: Arc::new(Parameters::shipped()),
+            ticker: None,
+            traces: Traces::default(),
+            laps: Laps::default(),
+            session_key: None,
+            progress: BTreeMap::new(),
+            passed: BTreeSet::new(),
+            next: 0,
+        }
+    }
+
+    /// Follows the journal and the fold until `stop`.
+    pub fn run(
+        mut self,
+        records: &Reader,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        runtime: &Handle,
+        stop: &CancellationToken,
+    ) {
+        // Its arithmetic stays on this thread: none of it is worth waking another for.
+        let pool = give_way(1);
+        let Some(pool) = pool else { return };
+        pool.install(|| self.follow(records, snapshots, runtime, stop));
+    }
+
+    fn follow(
+        &mut self,
+        records: &Reader,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        runtime: &Handle,
+        stop: &CancellationToken,
+    ) {
+        let mut committed = records.committed();
+        // What was in the journal at start is no news to anyone.
+        self.next = records.next_seq();
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        self.begin(&snapshot);
+        let (mut ticked, mut looked_at) = (Instant::now(), None);
+        while !stop.is_cancelled() {
+            let more = self.read(records);
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            // Each once, and only when the telemetry of its laps has been read, too.
+            if snapshot.seq <= self.next && looked_at.is_none_or(|seq| seq != snapshot.seq) {
+                looked_at = Some(snapshot.seq);
+                self.look(&snapshot);
+            }
+            let until_tick = TICK.saturating_sub(ticked.elapsed());
+            if self.telemetry.is_due() && until_tick.is_zero() {
+                ticked = Instant::now();
+                self.tick();
+                continue;
+            }
+            if more {
+                continue;
+            }
+            let patience = if self.telemetry.is_due() {
+                until_tick
+            } else {
+                PATIENCE
+            };
+            let fold_is_there = runtime.block_on(async {
+                tokio::select! {
+                    _ = committed.changed() => true,
+                    news = snapshots.changed() => news.is_ok(),
+                    () = stop.cancelled() => true,
+                    () = tokio::time::sleep(patience) => true,
+                }
+            });
+            if !fold_is_there {
+                return;
+            }
+        }
+    }
+
+    /// Reads on; whether there may be more.
+    pub(super) fn read(&mut self, records: &Reader) -> bool {
+        let end = records.next_seq();
+        if end.saturating_sub(self.next) > MOST_BEHIND {
+            let newest = end - BATCH as u64;
+            shed("records", newest - self.next);
+            self.next = newest;
+        }
+        if self.next >= end {
+            return false;
+        }
+        let batch = match records.batch(self.next, BATCH) {
+            Ok(batch) => batch,
+            Err(e) => {
+                // The fold says so, too, and waits for it to be mended; here it is left out.
+                tracing::debug!(error = %e, "insights skip what cannot be read");
+                self.next = end;
+                return false;
+            }
+        };
+        for entry in &batch.entries {
+            self.take(&entry.record);
+        }
+        self.next = batch.next_seq().max(self.next);
+        true
+    }
+
+    pub(super) fn take(&mut self, record: &Record) {
+        match record {
+            Record::CarData(r) => {
+                self.telemetry.car_data(r);
+                self.traces.car_data(r);
+            }
+            Record::Frame(frame) => {
+                self.telemetry.frame(frame);
+                self.traces.frame(frame);
+            }
+            Record::Lap(r) => self.pass(r),
+            _ => {}
+        }
+    }
+
+    /// Notes whether the car has passed another mini-sector.
+    fn pass(&mut self, r: &Lap) {
+        let segments = [
+            &r.segments_sector_1,
+            &r.segments_sector_2,
+            &r.segments_sector_3,
+        ];
+        let minis = segments
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|code| code.is_some())
+            .count();
+        let sectors = [
+            r.duration_sector_1,
+            r.duration_sector_2,
+            r.duration_sector_3,
+        ];
+        let now = (r.lap_number, minis, sectors.iter().flatten().count());
+        let before = self.progress.entry(r.driver_number).or_default();
+        if now > *before {
+            *before = now;
+            self.passed.insert(r.driver_number);
+        }
+    }
+
+    fn begin(&mut self, snapshot: &Arc<Snapshot>) {
+        self.session_key = snapshot.race.session.key;
+        self.laps = Laps::default();
+        self.laps.skip(snapshot);
+        self.progress.clear();
+        self.outlets.begin_session(self.session_key);
+    }
+
+    /// Looks at what the fold knows now.
+    pub(super) fn look(&mut self, snapshot: &Arc<Snapshot>) {
+        if snapshot.race.session.key != self.session_key {
+            self.begin(snapshot);
+        }
+        if self.laps.are_new(snapshot)
+            && let Err(e) = self.look_at_laps(snapshot)
+        {
+            tracing::error!(error = %e, "laps were not looked at: a defect");
+        }
+        let passed = std::mem::take(&mut self.passed);
+        if !snapshot.race.session.session_type.is_race() {
+            return;
+        }
+        let matter: Vec<u8> = self
+            .matter(snapshot)
+            .filter(|n| passed.contains(n))
+            .collect();
+        if !matter.is_empty() {
+            self.strategist.consider(snapshot, &matter);
+        }
+    }
+
+    fn look_at_laps(&mut self, snapshot: &Snapshot) -> Result<(), ShapeError> {
+        let processor = self.engine.processor();
+        for lap in self.laps.look(snapshot, &self.traces, &processor)? {
+            self.outlets.say(Insight::Lap(lap));
+        }
+        for stint in stints::fit(snapshot, &self.parameters, &processor)? {
+            // The stints of cars that have closed no lap stay as they were.
+            let before = self
+                .outlets
+                .latest
+                .borrow()
+                .stint
+                .get(&stint.driver_number)
+                .cloned();
+            if before.is_none_or(|b| (b.stint, b.laps) != (stint.stint, stint.laps)) {
+                self.outlets.say(Insight::Stint(stint));
+            }
+        }
+        Ok(())
+    }
+
+    /// The cars that matter and still race, in running order.
+    fn matter<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = u8> + 'a {
+        let named = &self.options.cars;
+        let order = snapshot
+            .race
+            .order()
+            .into_iter()
+            .filter(|car| car.status.runs());
+        let numbers = order.map(|car| car.driver_number);
+        numbers
+            .enumerate()
+            .filter(|(place, n)| {
+                if named.is_empty() {
+                    *place < LEADERS
+                } else {
+                    named.contains(n)
+                }
+            })
+            .map(|(_, n)| n)
+    }
+
+    pub(super) fn tick(&mut self) {
+        let processor = self.engine.processor();
+        let name = processor.name();
+        if self.ticker.as_ref().is_none_or(|(of, _)| *of != name) {
+            self.ticker = Some((name, processor.ticker()));
+        }
+        let Some((_, ticker)) = &mut self.ticker else {
+            return;
+        };
+        let began = Instant::now();
+        match self.telemetry.tick(self.next, ticker) {
+            Ok((by, alerts)) => {
+                took("tick", by, began);
+                for alert in alerts {
+                    let (broken, car) = (alert.broken, alert.driver_number);
+                    tracing::warn!(
+                        car,
+                        broken,
+                        channel = alert.limit.channel,
+                        seen = alert.seen,
+                        "limit"
+                    );
+                    self.outlets.say(Insight::Telemetry(alert));
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "a tick was left out: a defect"),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Worker {
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+/// Lowers this thread below the pipeline's, and makes it the first of so many that compute.
+fn give_way(threads: usize) -> Option<ThreadPool> {
+    // On Linux a thread has a niceness of its own, which those that it starts inherit. Refused: then it competes,
+    // which is no error.
+    let _ = rustix::process::nice(GIVE_WAY);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .use_current_thread()
+        .build();
+    match pool {
+        Ok(pool) => Some(pool),
+        Err(e) => {
+            tracing::error!(error = %e, "there are no insights");
+            None
+        }
+    }
+}
