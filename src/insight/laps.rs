@@ -120,6 +120,14 @@ impl Trace {
         own
     }
 
+    /// Whether there is a sample behind that lap, or none to be waited for.
+    fn has_come_to_the_end_of(&self, lap: &LapState) -> bool {
+        let Some((_, ended)) = times(lap) else {
+            return true;
+        };
+        (self.samples.back()).is_some_and(|newest| newest.at >= ended.micros())
+    }
+
     /// A sample between number `next` and the one before it.
     fn on_the_way(&self, next: usize, at: i64) -> Option<Sample> {
         let (a, b) = (
@@ -308,14 +316,22 @@ impl Laps {
         let of_this_session = traces.session_key == snapshot.race.session.key;
         for car in snapshot.race.cars() {
             let seen = self.seen.entry(car.driver_number).or_default();
-            let new = car
-                .laps
-                .iter()
-                .filter(|l| l.number > *seen && l.number <= car.laps_completed);
-            if let (true, Some(trace)) = (of_this_session, traces.cars.get(&car.driver_number)) {
-                closed.extend(new.filter_map(|lap| close(car.driver_number, lap, trace)));
+            let trace = traces.cars.get(&car.driver_number);
+            let Some(trace) = trace.filter(|_| of_this_session) else {
+                *seen = (*seen).max(car.laps_completed);
+                continue;
+            };
+            for lap in &car.laps {
+                if lap.number <= *seen || lap.number > car.laps_completed {
+                    continue;
+                }
+                // The timing may be ahead of the telemetry; the newest lap waits for its end.
+                if lap.number == car.laps_completed && !trace.has_come_to_the_end_of(lap) {
+                    break;
+                }
+                closed.extend(close(car.driver_number, lap, trace));
+                *seen = lap.number;
             }
-            *seen = (*seen).max(car.laps_completed);
         }
         closed.sort_by_key(|lap| (lap.lap_number, lap.began));
         closed
@@ -402,10 +418,16 @@ struct Deltas {
     against: Option<(u8, u16)>,
 }
 
+/// When a lap began and when it ended.
+fn times(lap: &LapState) -> Option<(Time, Time)> {
+    let began = lap.started?;
+    let ended = lap.duration.map(|s| began.plus_seconds(s)).or(lap.ended)?;
+    Some((began, ended))
+}
+
 /// A lap with its samples; none where its times or samples are not known.
 fn close(driver_number: u8, lap: &LapState, trace: &Trace) -> Option<Closed> {
-    let began: Time = lap.started?;
-    let ended = lap.duration.map(|s| began.plus_seconds(s)).or(lap.ended)?;
+    let (began, ended) = times(lap)?;
     let long = ended.seconds_since(began);
     if !(0.0..LONGEST_S).contains(&long) {
         return None;

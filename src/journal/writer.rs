@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::block::{self, Body, Encoding, KindSet, MAX_BLOCK_ENTRIES, weight};
 use super::file::{AppendFile, FILE_HEADER_BYTES, LOG, create_dir, is_full};
@@ -501,6 +501,11 @@ impl Drop for Journal {
     }
 }
 
+/// How long the lock is waited for: a process that is just ending, or a child that has just been forked, may hold
+/// it for an instant more.
+const LOCK_PATIENCE: Duration = Duration::from_millis(250);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// One writer at a time. The kernel lets go of the lock when its process dies.
 pub(super) fn lock_dir(dir: &Path) -> Result<File, Error> {
     let path = dir.join("lock");
@@ -510,11 +515,19 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, Error> {
         .write(true)
         .open(&path)
         .map_err(|e| Error::io("open", &path, e))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
-            dir: dir.to_owned(),
-        }),
-        Err(e) => Err(Error::io("lock", &path, e.into())),
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::Locked {
+                    dir: dir.to_owned(),
+                });
+            }
+            Err(e) => return Err(Error::io("lock", &path, e.into())),
+        }
     }
 }
