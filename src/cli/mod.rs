@@ -18,6 +18,7 @@ mod doctor;
 mod environment;
 mod evaluate;
 mod journal;
+mod recorded;
 mod replay;
 mod run;
 mod say;
