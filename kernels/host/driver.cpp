@@ -33,9 +33,11 @@ struct Graph {
   std::vector<std::function<void()>> work;
 };
 
-std::map<u64, shim::Guarded *> device_memory, pinned_memory;
-std::set<void *> streams, events, graphs;
-std::map<std::string, u32> calls;
+// Never destroyed: a thread of the program may call while the process ends.
+std::map<u64, shim::Guarded *> &device_memory = *new std::map<u64, shim::Guarded *>;
+std::map<u64, shim::Guarded *> &pinned_memory = *new std::map<u64, shim::Guarded *>;
+std::set<void *> &streams = *new std::set<void *>, &events = *new std::set<void *>, &graphs = *new std::set<void *>;
+std::map<std::string, u32> &calls = *new std::map<std::string, u32>;
 bool broken = false;
 shim::Random chance = {42};
 double clock_s = 0;

@@ -23,6 +23,8 @@ use serde::Serialize;
 use super::fit::{Regression, median};
 use super::stints::{Stints, Tyres};
 use crate::compute::{Backend, Cpu, ShapeError};
+use crate::predict::floor::compound_index;
+use crate::predict::view::{CarView, LapView};
 
 /// A lap slower than this many medians of the driver's is no measure of pace.
 pub const SLOW: f64 = 1.05;
@@ -54,6 +56,29 @@ pub struct Entry {
     /// Empty where it is not known.
     pub team: String,
     pub laps: Vec<CleanLap>,
+}
+
+impl Entry {
+    /// What a car has driven so far.
+    pub fn of(car: &CarView) -> Entry {
+        let clean = car.laps.iter().filter(|l| l.is_clean());
+        let lap = |l: &LapView| {
+            Some(CleanLap {
+                number: l.number,
+                time_s: l.time_s?,
+                sectors: l.sectors,
+                compound: compound_index(l.compound)?,
+                age: f64::from(l.age?),
+                stint: l.stint,
+            })
+        };
+        Entry {
+            number: car.number,
+            driver: car.driver.as_str().to_owned(),
+            team: car.team.as_str().to_owned(),
+            laps: clean.filter_map(lap).collect(),
+        }
+    }
 }
 
 /// The figures of one driver.

@@ -13,6 +13,7 @@
 //! | `/api/v1/predictions`, `/api/v1/predictions/{laptime,race,pit}` | the latest; the history |
 //! | `/api/v1/insights` | laps, stints, strategy and limits of channels: the latest of each car |
 //! | `/api/v1/strategy/{number}` | a car's stops, simulated now |
+//! | `/api/v1/analytics/drivers` | what the laps so far say about each driver: pace, consistency, tyres, sectors |
 //! | `/api/v1/scores` | how past predictions did |
 //! | `/api/v1/sessions`, `/api/v1/records` | what the journal holds ([`history`]) |
 //! | `/ws` | all of it as it happens, from any sequence on ([`stream`]) |
@@ -194,6 +195,7 @@ fn router_with(context: Context, stop: CancellationToken, tracker: TaskTracker) 
         .route("/api/v1/cars/{number}", get(state::car))
         .route("/api/v1/insights", get(state::insights))
         .route("/api/v1/strategy/{number}", get(state::strategy))
+        .route("/api/v1/analytics/drivers", get(state::drivers))
         .route("/api/v1/scores", get(state::scores))
         .route("/api/v1/telemetry/{number}", get(telemetry::telemetry))
         .route("/api/v1/predictions", get(state::predictions))

@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::params::{Params, number};
 use super::tower;
 use super::{Refusal, Shared};
+use crate::analytics::driver::{self, Entry};
 use crate::insight::strategist::NoAnswer;
+use crate::predict::view::View;
 use crate::record::prediction::{LapTimePrediction, OrderPrediction, PitPrediction};
 
 /// JSON that no cache may keep.
@@ -80,6 +82,36 @@ pub(super) async fn predictions(
         laptime: &snapshot.laptime,
         race: snapshot.order.as_ref(),
         pit: &snapshot.pit,
+    }))
+}
+
+/// What the laps say about each driver, so far.
+#[derive(Serialize)]
+struct Analytics {
+    seq: u64,
+    /// `None` until somebody has driven [`driver::FEW_LAPS`] clean laps.
+    field: Option<driver::Field>,
+    drivers: Vec<driver::Driver>,
+}
+
+pub(super) async fn drivers(
+    State(shared): State<Arc<Shared>>,
+    params: Params,
+) -> Result<Response, Refusal> {
+    params.only(&[])?;
+    let snapshot = shared.picture.snapshot();
+    // Some milliseconds of arithmetic.
+    let judged = tokio::task::spawn_blocking(move || {
+        let view = View::of(&snapshot.race);
+        let laps: Vec<Entry> = view.cars.iter().map(Entry::of).collect();
+        (snapshot.seq, driver::drivers(&laps))
+    });
+    let (seq, judged) = judged.await.map_err(|e| Refusal::busy(e.to_string()))?;
+    let (field, drivers) = judged.map_or((None, Vec::new()), |(field, found)| (Some(field), found));
+    Ok(fresh(Analytics {
+        seq,
+        field,
+        drivers,
     }))
 }
 

@@ -250,6 +250,12 @@ async fn the_tower_has_a_row_a_car_in_running_order() {
         (status.as_u16(), &insights["lap"]),
         (200, &serde_json::json!({}))
     );
+    // Two laps tell nothing about a driver.
+    let (status, analytics) = world.get("/api/v1/analytics/drivers").await;
+    assert_eq!(
+        (status.as_u16(), &analytics["drivers"], &analytics["field"]),
+        (200, &serde_json::json!([]), &serde_json::Value::Null)
+    );
     // Nobody simulates here: said, with the key that says so.
     let (status, detail) = world.refused("/api/v1/strategy/1").await;
     assert!(

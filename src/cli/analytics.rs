@@ -1,16 +1,22 @@
 //! `trackside analytics`: what the laps say about the drivers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
 use crate::analytics::driver::{CleanLap, Driver, Entry, Field, judge};
 use crate::analytics::season::{SeasonDriver, season};
+use crate::cli::evaluate::races::side_by_side;
+use crate::cli::recorded;
 use crate::cli::say::{note, say};
 use crate::compute::{Backend as _, Choice};
 use crate::dataset::{CarData, Dataset, RaceData};
 use crate::predict::floor::compound_index;
+use crate::predict::view::View;
+
+/// Most recordings that are read at a time: a season, and its sprints.
+const MOST_RECORDINGS: usize = 64;
 
 /// What the laps say about the drivers.
 #[derive(clap::Args)]
@@ -27,13 +33,22 @@ enum What {
 
 #[derive(clap::Args)]
 struct Options {
-    /// A folder with laps/laps-*.csv.zst.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    #[arg(long, value_name = "YEAR")]
-    season: u16,
-    /// One race; without it, the season.
-    #[arg(long)]
+    /// Recordings of races: each by itself if there is one, else as a season.
+    #[arg(value_name = "FILE", required_unless_present = "data", num_args = ..=MOST_RECORDINGS)]
+    files: Vec<PathBuf>,
+    /// Instead, a folder with laps/laps-*.csv.zst.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "files",
+        requires = "season"
+    )]
+    data: Option<PathBuf>,
+    /// The season of the folder.
+    #[arg(long, value_name = "YEAR", requires = "data")]
+    season: Option<u16>,
+    /// One race of the season; without it, all.
+    #[arg(long, requires = "data")]
     round: Option<u16>,
     /// One driver: three letters or a number.
     #[arg(long)]
@@ -51,20 +66,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let What::Driver(options) = &args.what;
     // Before anything is read: a wish that cannot be met is refused at once.
     let (backend, instead) = options.backend.open().context("--backend cuda")?;
-    let set = Dataset::read(&options.data, options.season..=options.season)?;
-    let wanted = |r: &&RaceData| options.round.is_none_or(|round| r.round == round);
-    let races: Vec<&RaceData> = set.races.iter().filter(wanted).collect();
-    if races.is_empty() {
-        let rounds: Vec<String> = set.races.iter().map(|r| r.round.to_string()).collect();
-        bail!(
-            "{} has no round {}; there are: {}",
-            options.season,
-            options.round.unwrap_or_default(),
-            rounds.join(", ")
-        );
-    }
-    let laps: Vec<Vec<Entry>> = races.iter().map(|race| entries(race)).collect();
-    let judged: Vec<(&RaceData, Field, Vec<Driver>)> = races
+    let (titles, laps): (Vec<String>, Vec<Vec<Entry>>) = match (&options.data, options.season) {
+        (Some(data), Some(season)) => of_season(data, season, options.round)?,
+        _ => of_recordings(&options.files)?,
+    };
+    let judged: Vec<(String, Field, Vec<Driver>)> = titles
         .into_iter()
         .zip(judge(&laps, &backend)?)
         .filter_map(|(race, judged)| judged.map(|(field, found)| (race, field, found)))
@@ -75,33 +81,77 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(none) if !options.json => note!("on the CPU: {}", none.why),
         _ => {}
     }
-    match (options.round, &judged[..]) {
-        (Some(_), [(race, field, found)]) => one_race(options, by, race, field, found),
-        (Some(round), _) => bail!("round {round}: nobody drove enough clean laps to be judged"),
-        (None, _) => {
+    if judged.is_empty() {
+        bail!("nobody drove enough clean laps to be judged");
+    }
+    match &judged[..] {
+        [(race, field, found)] if laps.len() == 1 => one_race(options, by, race, field, found),
+        _ => {
             let all: Vec<Vec<Driver>> = judged.into_iter().map(|j| j.2).collect();
             whole_season(options, by, &season(&all))
         }
     }
 }
 
+/// Laps of a season, or of one of its races.
+fn of_season(
+    data: &Path,
+    season: u16,
+    round: Option<u16>,
+) -> anyhow::Result<(Vec<String>, Vec<Vec<Entry>>)> {
+    let set = Dataset::read(data, season..=season)?;
+    let wanted = |r: &&RaceData| round.is_none_or(|round| r.round == round);
+    let races = || set.races.iter().filter(wanted);
+    if races().next().is_none() {
+        let rounds: Vec<String> = set.races.iter().map(|r| r.round.to_string()).collect();
+        bail!(
+            "{season} has no round {}; there are: {}",
+            round.unwrap_or_default(),
+            rounds.join(", ")
+        );
+    }
+    Ok((
+        races().map(RaceData::title).collect(),
+        races().map(entries).collect(),
+    ))
+}
+
+/// Laps of recorded races.
+fn of_recordings(files: &[PathBuf]) -> anyhow::Result<(Vec<String>, Vec<Vec<Entry>>)> {
+    let read = side_by_side("recordings", files, |file| {
+        let (race, _) = recorded::fold(file, |_| false)?;
+        ensure!(
+            race.session.session_type.is_race(),
+            "{} is no race: {:?}",
+            file.display(),
+            race.session.session_type
+        );
+        let view = View::of(&race);
+        let title = match view.circuit.as_str() {
+            "" => file.display().to_string(),
+            circuit => circuit.to_owned(),
+        };
+        Ok((title, view.cars.iter().map(Entry::of).collect()))
+    });
+    read.into_iter().collect()
+}
+
 fn one_race(
     options: &Options,
     by: &str,
-    race: &RaceData,
+    race: &str,
     field: &Field,
     found: &[Driver],
 ) -> anyhow::Result<()> {
     let chosen = chosen(options, found, |d| (&d.driver, d.number))?;
     if options.json {
-        let answer =
-            json!({ "race": race.title(), "backend": by, "field": field, "drivers": chosen });
+        let answer = json!({ "race": race, "backend": by, "field": field, "drivers": chosen });
         say!("{}", serde_json::to_string(&answer)?);
         return Ok(());
     }
     say!(
         "{}: lap {:.3} s, fuel and track {:+.3} s a lap",
-        race.title(),
+        race,
         field.lap_s,
         field.fuel_s_per_lap
     );

@@ -19,6 +19,7 @@ mod engines;
 mod environment;
 mod evaluate;
 mod journal;
+mod recorded;
 mod replay;
 mod run;
 mod say;

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
+use crate::cli::recorded;
 use crate::cli::say::say;
 use crate::compute::choice::NoGpu;
 use crate::compute::{Backend as _, By, Choice, Processor};
 use crate::engines::Chosen;
 use crate::inference;
-use crate::ingest::recording;
 use crate::race::Race;
-use crate::record::decode;
 use crate::strategy::duel::{Rival, Terms, board_on};
 use crate::strategy::model::Start;
 use crate::strategy::moment::Moment;
@@ -161,38 +160,24 @@ fn policy(engines: &Chosen) -> anyhow::Result<Option<Policy>> {
 
 /// Folds a recording until the driver has completed that lap.
 fn fold(file: &Path, lap: u16, driver: &str) -> anyhow::Result<Race> {
-    let mut race = Race::new();
-    let mut seq = 0;
-    for recorded in recording::Reader::open(file)? {
-        let recorded = match recorded {
-            Ok(recorded) => recorded,
-            Err(e) if e.is_of_one_line() => continue,
-            Err(e) => return Err(e).context(file.display().to_string()),
+    let reached = |race: &Race| {
+        let Ok(number) = number(race, driver) else {
+            return false;
         };
-        let Ok(decoded) = decode(&recorded.topic, &recorded.payload) else {
-            continue;
-        };
-        let events = race.apply(seq, &decoded.entry);
-        seq += 1;
-        if events.is_empty() {
-            continue;
-        }
-        let Ok(number) = number(&race, driver) else {
-            continue;
-        };
-        let reached = race.car(number).is_some_and(|c| match lap {
+        race.car(number).is_some_and(|c| match lap {
             0 => c.current_lap() > 0,
             _ => c.laps_completed >= lap,
-        });
-        if reached {
-            ensure!(
-                race.session.session_type.is_race(),
-                "{} is no race: {:?}",
-                file.display(),
-                race.session.session_type
-            );
-            return Ok(race);
-        }
+        })
+    };
+    let (race, reached) = recorded::fold(file, reached)?;
+    if reached {
+        ensure!(
+            race.session.session_type.is_race(),
+            "{} is no race: {:?}",
+            file.display(),
+            race.session.session_type
+        );
+        return Ok(race);
     }
     let number = number(&race, driver)?;
     let done = race.car(number).map_or(0, |c| c.laps_completed);

@@ -224,11 +224,7 @@ impl Model {
     /// # Errors
     /// [`EngineError::Shape`], naming the tensor.
     pub fn batch_of(&self, inputs: &[super::Tensor]) -> Result<usize, EngineError> {
-        let wrong = |tensor: &str, why: String| EngineError::Shape {
-            model: self.id(),
-            tensor: tensor.to_owned(),
-            why,
-        };
+        let wrong = |tensor: &str, why: String| self.misfit(tensor, why);
         if inputs.len() != self.inputs.len() {
             let why = format!(
                 "{} inputs given, {} wanted",
@@ -267,6 +263,54 @@ impl Model {
             return Err(wrong("", why));
         }
         Ok(batch)
+    }
+
+    /// What is wrong with that input or output; with no tensor's name, with all of them.
+    pub fn misfit(&self, tensor: &str, why: impl Into<String>) -> EngineError {
+        EngineError::Shape {
+            model: self.id(),
+            tensor: tensor.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    /// Whether its inputs are those that this program computes.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`], with both versions.
+    pub fn made_for(&self, features: u32) -> Result<(), EngineError> {
+        if self.features == features {
+            return Ok(());
+        }
+        let why = format!(
+            "made for features {}, this program computes {features}",
+            self.features
+        );
+        Err(self.misfit("", why))
+    }
+
+    /// Whether these are its inputs, then its outputs, in this order: names, and shapes for a batch of one.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`], naming the first that is not.
+    pub fn has(
+        &self,
+        inputs: &[(&str, &[usize])],
+        outputs: &[(&str, &[usize])],
+    ) -> Result<(), EngineError> {
+        for (specs, wanted) in [(&self.inputs, inputs), (&self.outputs, outputs)] {
+            for (at, (name, shape)) in wanted.iter().enumerate() {
+                let fits = |s: &TensorSpec| s.name == *name && s.with_batch(1) == *shape;
+                if !specs.get(at).is_some_and(fits) {
+                    let why = format!("shape {shape:?} is wanted, as number {}", at + 1);
+                    return Err(self.misfit(name, why));
+                }
+            }
+            if let Some(more) = specs.get(wanted.len()) {
+                return Err(self.misfit(&more.name, "nobody knows what it is"));
+            }
+        }
+        Ok(())
     }
 
     fn validate(&self) -> Result<(), String> {

@@ -155,46 +155,33 @@ impl LapTimeModel {
     /// [`EngineError::Shape`] if it was made for other features or other tensors, or lacks its calibration.
     pub fn new(engine: Arc<dyn Engine>) -> Result<LapTimeModel, EngineError> {
         let model = engine.model();
-        let wrong = |tensor: &str, why: String| EngineError::Shape {
-            model: model.id(),
-            tensor: tensor.to_owned(),
-            why,
-        };
-        if model.features != features::laptime::VERSION {
-            let why = format!(
-                "made for features {}, this program computes {}",
-                model.features,
-                features::laptime::VERSION
-            );
-            return Err(wrong("", why));
-        }
+        let wrong = |tensor: &str, why: &str| model.misfit(tensor, why);
+        model.made_for(features::laptime::VERSION)?;
         let names = FED.iter().map(|f| f.0).chain(STATE);
         if !model.inputs.iter().map(|i| i.name.as_str()).eq(names) {
             let why = format!("{FED:?} and {STATE:?} are fed, in this order");
-            return Err(wrong("", why));
+            return Err(wrong("", &why));
         }
         for ((_, width), spec) in FED.iter().zip(&model.inputs) {
             if spec.with_batch(1) != [1, *width] {
-                return Err(wrong(&spec.name, format!("{width} columns are fed")));
+                return Err(wrong(&spec.name, &format!("{width} columns are fed")));
             }
         }
         let answers = model.outputs.iter().map(|o| o.with_batch(1));
         let states = model.inputs[FED.len()..].iter().map(|i| i.with_batch(1));
         if !answers.eq(std::iter::once(vec![1, 3, 3]).chain(states.clone())) {
-            let why = "quantiles [1, 3, 3] and the state, as it is fed, are wanted".to_owned();
+            let why = "quantiles [1, 3, 3] and the state, as it is fed, are wanted";
             return Err(wrong("quantiles", why));
         }
         let values: usize = states.map(|s| s.iter().product::<usize>()).sum();
         if values > MAX_STATE {
-            return Err(wrong(
-                "",
-                format!("a state of {values} values; at most {MAX_STATE}"),
-            ));
+            let why = format!("a state of {values} values; at most {MAX_STATE}");
+            return Err(wrong("", &why));
         }
         let widen = match model.calibration("widen") {
             Some([a, b, c, d, e, f]) => [[*a, *b], [*c, *d], [*e, *f]],
             _ => {
-                let why = "calibration.widen must be 6 numbers".to_owned();
+                let why = "calibration.widen must be 6 numbers";
                 return Err(wrong("quantiles", why));
             }
         };

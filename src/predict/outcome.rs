@@ -65,42 +65,26 @@ impl OutcomeModel {
     /// [`EngineError::Shape`] if it was made for other features or has other tensors.
     pub fn new(engine: Arc<dyn Engine>) -> Result<OutcomeModel, EngineError> {
         let model = engine.model();
-        let wrong = |tensor: &str, why: String| EngineError::Shape {
-            model: model.id(),
-            tensor: tensor.to_owned(),
-            why,
-        };
-        if model.features != VERSION {
-            let why = format!(
-                "made for features {}, this program computes {VERSION}",
-                model.features
-            );
-            return Err(wrong("", why));
-        }
-        let wanted = [
-            (&model.inputs, "cars", vec![1, MOST_CARS, FEATURES]),
-            (&model.inputs, "mask", vec![1, MOST_CARS]),
-            (&model.outputs, "positions", vec![1, MOST_CARS, MOST_CARS]),
-            (&model.outputs, "retirement", vec![1, MOST_CARS]),
-        ];
-        for (at, (specs, name, shape)) in wanted.iter().enumerate() {
-            let spec = specs.get(at % 2);
-            if spec.is_none_or(|s| s.name != *name || s.with_batch(1) != *shape) {
-                return Err(wrong(
-                    name,
-                    format!("{name:?} of shape {shape:?} is wanted"),
-                ));
-            }
-        }
+        model.made_for(VERSION)?;
+        model.has(
+            &[
+                ("cars", &[1, MOST_CARS, FEATURES]),
+                ("mask", &[1, MOST_CARS]),
+            ],
+            &[
+                ("positions", &[1, MOST_CARS, MOST_CARS]),
+                ("retirement", &[1, MOST_CARS]),
+            ],
+        )?;
         let usual = Usual::shipped();
         let mix = model.calibration(MIX).unwrap_or_default().to_vec();
         let sound = mix.iter().all(|w| (0.0..=1.0).contains(w));
         if !(mix.is_empty() || mix.len() == usual.knots()) || !sound {
             let why = format!("calibration.mix must be {} shares", usual.knots());
-            return Err(wrong("positions", why));
+            return Err(model.misfit("positions", why));
         }
         let Some(place) = COLUMNS.iter().position(|c| *c == PLACE) else {
-            return Err(wrong("cars", format!("no column is called {PLACE:?}")));
+            return Err(model.misfit("cars", format!("no column is called {PLACE:?}")));
         };
         Ok(OutcomeModel {
             engine,

@@ -46,47 +46,18 @@ impl StopModel {
     /// [`EngineError::Shape`] if it was made for other features or other tensors, or lacks its threshold.
     pub fn new(engine: Arc<dyn Engine>) -> Result<StopModel, EngineError> {
         let model = engine.model();
-        let wrong = |tensor: &str, why: String| EngineError::Shape {
-            model: model.id(),
-            tensor: tensor.to_owned(),
-            why,
-        };
-        if model.features != VERSION {
-            let why = format!(
-                "made for features {}, this program has {VERSION}",
-                model.features
-            );
-            return Err(wrong("features", why));
-        }
-        let widths = |specs: &[crate::inference::TensorSpec]| -> Vec<(String, Vec<usize>)> {
-            specs
-                .iter()
-                .map(|s| (s.name.clone(), s.with_batch(1)))
-                .collect()
-        };
-        if widths(&model.inputs) != [("features".to_owned(), vec![1, FEATURES])] {
-            return Err(wrong(
-                "features",
-                format!("{FEATURES} numbers a car are fed"),
-            ));
-        }
-        let wanted = [
-            ("hazard".to_owned(), vec![1, HORIZON]),
-            ("compound".to_owned(), vec![1, COMPOUNDS.len()]),
-        ];
-        if widths(&model.outputs) != wanted {
-            return Err(wrong(
-                "hazard",
-                format!("{wanted:?} are wanted, in this order"),
-            ));
-        }
+        model.made_for(VERSION)?;
+        model.has(
+            &[("features", &[1, FEATURES])],
+            &[
+                ("hazard", &[1, HORIZON]),
+                ("compound", &[1, COMPOUNDS.len()]),
+            ],
+        )?;
         let yes = match model.calibration("yes") {
             Some([yes]) if (0.0..=1.0).contains(yes) => *yes,
             _ => {
-                return Err(wrong(
-                    "hazard",
-                    "calibration.yes must be one probability".to_owned(),
-                ));
+                return Err(model.misfit("hazard", "calibration.yes must be one probability"));
             }
         };
         Ok(StopModel { engine, yes })

@@ -61,33 +61,8 @@ impl Policy {
     /// [`EngineError::Shape`] if it was made for another state or other actions.
     pub fn new(engine: Arc<dyn Engine>) -> Result<Policy, EngineError> {
         let model = engine.model();
-        let wrong = |tensor: &str, why: String| EngineError::Shape {
-            model: model.id(),
-            tensor: tensor.to_owned(),
-            why,
-        };
-        if model.features != VERSION {
-            let why = format!(
-                "made for state {}, this program has {VERSION}",
-                model.features
-            );
-            return Err(wrong("state", why));
-        }
-        let shape = |specs: &[crate::inference::TensorSpec], name: &str| {
-            specs
-                .iter()
-                .find(|s| s.name == name)
-                .map(|s| s.with_batch(1))
-        };
-        if model.inputs.len() != 1 || shape(&model.inputs, "state") != Some(vec![1, STATE]) {
-            return Err(wrong("state", format!("{STATE} numbers a car are fed")));
-        }
-        if model.outputs.len() != 1 || shape(&model.outputs, "values") != Some(vec![1, ACTIONS]) {
-            return Err(wrong(
-                "values",
-                format!("{ACTIONS} values a car are wanted"),
-            ));
-        }
+        model.made_for(VERSION)?;
+        model.has(&[("state", &[1, STATE])], &[("values", &[1, ACTIONS])])?;
         Ok(Policy { engine })
     }
 

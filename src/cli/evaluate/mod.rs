@@ -18,7 +18,7 @@ mod laptime;
 mod outcome;
 mod pit;
 mod podium;
-mod races;
+pub(super) mod races;
 mod rehearsal;
 
 #[cfg(test)]

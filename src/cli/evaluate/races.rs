@@ -9,7 +9,7 @@ use rayon::prelude::*;
 const TICK: Duration = Duration::from_millis(500);
 
 /// What `each` makes of every item, in their order. Says on stderr, where that is a terminal, how far it is.
-pub(super) fn side_by_side<I: Sync, T: Send>(
+pub(in crate::cli) fn side_by_side<I: Sync, T: Send>(
     what: &str,
     items: &[I],
     each: impl Fn(&I) -> T + Sync,

@@ -8,19 +8,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::device::Device;
 use super::error::CudaError;
 
 /// Most pieces of work that wait for the device.
 const QUEUE: usize = 16;
+/// How long a device that is let go of gets to close. A driver that is torn down at the end of the process while it
+/// still closes something does harm; one that hangs must not keep the process.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// How often is looked whether it has.
+const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 type Work = Box<dyn FnOnce(&mut Option<Device>) + Send>;
 
-/// The way to the device's thread; the thread ends when it is dropped.
+/// The way to the device's thread; when it is dropped, the device is closed, and the thread ends.
 pub(super) struct Thread {
-    queue: SyncSender<Work>,
+    /// `None` while it is being dropped.
+    queue: Option<SyncSender<Work>>,
+    /// `None` then, too.
+    thread: Option<JoinHandle<()>>,
     /// Something failed: the device is to be closed before it is used again.
     suspect: Arc<AtomicBool>,
 }
@@ -28,7 +37,7 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn start() -> Result<Thread, CudaError> {
         let (queue, work) = sync_channel::<Work>(QUEUE);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("cuda".into())
             .spawn(move || {
                 let mut device = None;
@@ -38,7 +47,8 @@ impl Thread {
             })
             .map_err(|_| CudaError::Gone)?;
         Ok(Thread {
-            queue,
+            queue: Some(queue),
+            thread: Some(thread),
             suspect: Arc::default(),
         })
     }
@@ -74,7 +84,8 @@ impl Thread {
             // Who asked may have stopped waiting.
             let _ = answer.send(done);
         });
-        self.queue.try_send(work).map_err(|e| match e {
+        let queue = self.queue.as_ref().ok_or(CudaError::Gone)?;
+        queue.try_send(work).map_err(|e| match e {
             TrySendError::Full(_) => CudaError::Busy(QUEUE),
             TrySendError::Disconnected(_) => CudaError::Gone,
         })?;
@@ -85,6 +96,26 @@ impl Thread {
             }
             RecvTimeoutError::Disconnected => CudaError::Gone,
         })?
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.queue = None;
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let began = Instant::now();
+        while !thread.is_finished() {
+            // Its own work may have been the last to hold it.
+            if thread.thread().id() == std::thread::current().id() || began.elapsed() > CLOSE_LIMIT
+            {
+                return;
+            }
+            std::thread::sleep(CLOSE_POLL);
+        }
+        // It catches what panics.
+        let _ = thread.join();
     }
 }
 

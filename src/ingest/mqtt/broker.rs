@@ -50,9 +50,12 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The largest packet that an MQTT 3.1.1 broker may send (B). It is not told of our limit, as one of MQTT 5 is,
-/// and would send what we do not read again and again: up to here it is read, refused and acknowledged.
+/// The largest packet that is read from an MQTT 3.1.1 broker in passing (B). It is not told of our limit, as one of
+/// MQTT 5 is, and would send what we do not read again and again: up to here it is read, refused and acknowledged.
 pub const READ_MAX_PACKET_BYTES: u32 = 2 * LIMIT_MAX_PACKET_BYTES;
+/// The largest packet of MQTT (B; 3.1.1, section 2.2.3). One beyond [`READ_MAX_PACKET_BYTES`] gets a connection of its
+/// own, whose buffer goes when it has passed.
+pub const PROTOCOL_MAX_PACKET_BYTES: u32 = 268_435_455;
 
 /// A broker and the credentials for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

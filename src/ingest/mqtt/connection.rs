@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use rumqttc::v5;
 
-use super::broker::{Broker, Invalid, READ_MAX_PACKET_BYTES, Version};
+use super::broker::{Broker, Invalid, PROTOCOL_MAX_PACKET_BYTES, Version};
 
 /// What a client brings to a connection beside the broker's address.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Setup {
     pub send_maximum: u16,
     /// Requests (publications, acknowledgements) that may wait for the wire.
     pub queue: usize,
+    /// The largest packet that is read (B; MQTT 3.1.1, whose brokers know no limit).
+    pub reads_up_to: u32,
     pub will: Option<Will>,
 }
 
@@ -72,6 +74,13 @@ pub enum Broken {
     Refused(String),
     #[error("{0}")]
     Lost(String),
+    /// The next packet has more bytes than are read.
+    #[error(
+        "the broker sends a packet of {0} bytes; it is read on a connection of its own, and refused"
+    )]
+    Large(u32),
+    #[error("the large packet has passed; its connection ends")]
+    Passed,
     #[error("no answer for {0:?}")]
     Silent(std::time::Duration),
     #[error(transparent)]
@@ -123,7 +132,7 @@ pub fn open(broker: &Broker, setup: &Setup) -> Result<(Handle, Wire), Invalid> {
             o.set_transport(transport)
                 .set_keep_alive(broker.keep_alive())
                 .set_clean_session(setup.clean_session || setup.client_id.is_empty())
-                .set_max_packet_size(READ_MAX_PACKET_BYTES as usize, largest as usize)
+                .set_max_packet_size(setup.reads_up_to as usize, largest as usize)
                 .set_inflight(setup.send_maximum.max(1))
                 .set_manual_acks(true);
             if let Some((user, password)) = login {
@@ -337,11 +346,10 @@ fn broken_v4(error: rumqttc::ConnectionError) -> Broken {
     match error {
         ConnectionError::MqttState(StateError::Deserialization(
             mqttbytes::Error::PayloadSizeLimitExceeded(bytes),
-        )) => Broken::Lost(format!(
-            "the broker sends a packet of {bytes} bytes, more than the {READ_MAX_PACKET_BYTES} that are ever \
-             read, and will do so until it is taken out of the queue there (as message_size_limit or \
-             max_packet_size of the broker would do for the next one)"
-        )),
+        )) => {
+            // Its length on the wire has no more than 28 bits.
+            Broken::Large(u32::try_from(bytes).unwrap_or(PROTOCOL_MAX_PACKET_BYTES))
+        }
         ConnectionError::ConnectionRefused(
             code @ (Code::BadUserNamePassword
             | Code::NotAuthorized

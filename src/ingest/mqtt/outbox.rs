@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, LIMIT_MAX_PACKET_BYTES};
+use super::broker::{Broker, LIMIT_MAX_PACKET_BYTES, READ_MAX_PACKET_BYTES};
 use super::connection::{Broken, Handle, Happening, Setup, Will, next, open};
 use crate::ingest::backoff::{self, Backoff};
 use crate::ingest::status::REFRESH;
@@ -75,6 +75,7 @@ pub async fn run(
         receive_maximum: 16,
         send_maximum: WINDOW as u16,
         queue: WINDOW + 16,
+        reads_up_to: READ_MAX_PACKET_BYTES,
         will,
     };
     loop {

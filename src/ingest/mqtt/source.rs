@@ -28,7 +28,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, Invalid, beside_broker};
+use super::broker::{
+    Broker, Invalid, LIMIT_MAX_PACKET_BYTES, READ_MAX_PACKET_BYTES, beside_broker,
+};
 use super::connection::{Broken, Handle, Happening, Setup, Wire, next, open};
 use crate::ingest::backoff::{self, Backoff};
 use crate::ingest::intake::Intake;
@@ -51,6 +53,8 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a success: the next wait is short again.
 const SETTLED: Duration = Duration::from_secs(5);
+/// How long the acknowledgement of a large packet gets to reach the broker.
+const AFTER_LARGE: Duration = Duration::from_secs(1);
 /// Most topic filters of a source.
 const MAX_TOPICS: usize = 64;
 
@@ -235,11 +239,12 @@ pub(crate) async fn subscribe(
     };
     let mut backoff = Backoff::default();
     let mut epoch = 0;
+    let mut reads_up_to = READ_MAX_PACKET_BYTES;
     let ended = loop {
         epoch += 1;
         let end = connection(
             subscription,
-            epoch,
+            Attempt { epoch, reads_up_to },
             &mut intakes,
             tally,
             &mut backoff,
@@ -254,6 +259,10 @@ pub(crate) async fn subscribe(
         if stop.is_cancelled() {
             break Ended::Stopped;
         }
+        reads_up_to = match broken {
+            Broken::Large(bytes) => bytes,
+            _ => READ_MAX_PACKET_BYTES,
+        };
         let refused = broken.is_refusal();
         let text = broken.to_string();
         if refused && subscription.ends_when_refused {
@@ -288,10 +297,16 @@ async fn forward(intake: Intake, mut held: mpsc::UnboundedReceiver<Held>) {
     }
 }
 
+/// Which connection it is, and the largest packet that it reads.
+struct Attempt {
+    epoch: u64,
+    reads_up_to: u32,
+}
+
 /// One connection, from CONNECT to its end.
 async fn connection(
     subscription: &Subscription,
-    epoch: u64,
+    Attempt { epoch, reads_up_to }: Attempt,
     intakes: &mut Intakes,
     tally: &mut Tally,
     backoff: &mut Backoff,
@@ -307,6 +322,7 @@ async fn connection(
             receive_maximum: subscription.receive_maximum,
             send_maximum: 16,
             queue: REQUEST_QUEUE,
+            reads_up_to,
             will: None,
         },
     )?;
@@ -322,6 +338,9 @@ async fn connection(
         farewell: false,
         said_farewell: None,
         heard: Instant::now(),
+        reads_up_to,
+        large: None,
+        passed: None,
     };
     tally.fresh();
     let patience = subscription.broker.patience();
@@ -368,6 +387,9 @@ async fn connection(
                 }
                 if link.waiting.is_none() && link.heard.elapsed() > patience {
                     return Err(Broken::Silent(patience));
+                }
+                if link.passed.is_some_and(|at| at.elapsed() >= AFTER_LARGE) {
+                    return Err(Broken::Passed);
                 }
             }
             (wire, happening) = &mut poll, if link.waiting.is_none() => {
@@ -443,6 +465,11 @@ struct Link<'a> {
     said_farewell: Option<Instant>,
     /// When something last happened on the wire.
     heard: Instant,
+    /// The largest packet that it reads.
+    reads_up_to: u32,
+    /// The large packet that this connection was made for, and when it was durable.
+    large: Option<u16>,
+    passed: Option<Instant>,
 }
 
 impl Link<'_> {
@@ -511,7 +538,15 @@ impl Link<'_> {
         // its beginning only.
         let most = self.subscription.broker.max_packet_bytes as usize;
         let payload = match payload.get(..most) {
-            Some(beginning) => Bytes::copy_from_slice(beginning),
+            Some(beginning) => {
+                if self.reads_up_to > READ_MAX_PACKET_BYTES
+                    && payload.len() > LIMIT_MAX_PACKET_BYTES as usize
+                {
+                    self.large = Some(pkid);
+                    self.passed = (pkid == 0).then(Instant::now);
+                }
+                Bytes::copy_from_slice(beginning)
+            }
             None => payload,
         };
         let mut message = Message {
@@ -579,6 +614,9 @@ impl Link<'_> {
     /// The journal has it. Words about earlier connections are dropped.
     fn durable(&mut self, token: Token, tally: &mut Tally) {
         if token.epoch == self.epoch {
+            if self.large == Some(token.pkid) {
+                self.passed.get_or_insert_with(Instant::now);
+            }
             self.due.push_back(token.pkid);
             tally.acknowledged();
         }
@@ -662,6 +700,7 @@ mod tests {
             receive_maximum: 1,
             send_maximum: 1,
             queue: 2,
+            reads_up_to: READ_MAX_PACKET_BYTES,
             will: None,
         };
         let (handle, _wire) = open(&subscription.broker, &setup).unwrap();
@@ -677,6 +716,9 @@ mod tests {
             farewell: false,
             said_farewell: None,
             heard: Instant::now(),
+            reads_up_to: READ_MAX_PACKET_BYTES,
+            large: None,
+            passed: None,
         };
         let status = watch::channel(SourceStatus::new("x", "mqtt")).0;
         let mut tally = Tally::new(status);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, Version};
+use super::broker::{Broker, READ_MAX_PACKET_BYTES, Version};
 use super::outbox::{self, Publication};
 use super::source::{self, Options};
 use crate::ingest::SourceStatus;
@@ -488,6 +488,48 @@ async fn a_message_beyond_the_limit_is_passed_over_once() {
         let expected = usize::from(version == Version::V4);
         assert_eq!((refused.count(), sink.len()), (expected, 2 + expected));
     }
+}
+
+/// Nor may one that is larger than what is read in passing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_far_beyond_the_limit_is_passed_over_on_a_connection_of_its_own() {
+    let Some(mosquitto) = Mosquitto::plain() else {
+        return;
+    };
+    let (intake, queue) = Intake::new(&tokio::runtime::Handle::current());
+    let sink = Sink::start(queue, Duration::ZERO);
+    let source = run_source(options(mosquitto.broker(Version::V4)), &intake);
+    source.connected().await;
+    let mut publisher = rumqttc::MqttOptions::new("huge", "127.0.0.1", mosquitto.port);
+    let huge = READ_MAX_PACKET_BYTES as usize + 1;
+    publisher.set_max_packet_size(2 * huge, 2 * huge);
+    let (client, mut wire) = rumqttc::AsyncClient::new(publisher, 8);
+    for bytes in [1, huge, 1] {
+        let payload = vec![b'1'; bytes];
+        let qos = rumqttc::QoS::AtLeastOnce;
+        client
+            .publish("v1/laps", qos, false, payload)
+            .await
+            .unwrap();
+    }
+    let mut taken = 0;
+    while taken < 3 {
+        use rumqttc::{Event, Packet};
+        let said = wire.poll().await.unwrap();
+        taken += usize::from(matches!(said, Event::Incoming(Packet::PubAck(_))));
+    }
+    // The second small one stands behind it.
+    until("all three", || sink.len() == 3).await;
+    until("a connection with the usual limit", || {
+        source.status.borrow().connections >= 3
+    })
+    .await;
+    let status = source.stopped().await;
+    assert_eq!((status.connections, status.unacknowledged), (3, 0));
+    let refused = sink.all().into_iter().filter(|(topic, payload)| {
+        crate::record::decode(topic, payload).is_err_and(|r| r.reason() == "oversized")
+    });
+    assert_eq!((refused.count(), sink.len()), (1, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

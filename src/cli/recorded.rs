@@ -1,0 +1,35 @@
+//! A recording, folded as far as a command needs it.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::ingest::recording;
+use crate::race::Race;
+use crate::record::decode;
+
+/// Folds a recording until `enough` says so, which is asked whenever something has happened; else to its end. Whether
+/// it did is told with the race. Lines and messages that cannot be read are passed over, as a daemon does.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn fold(file: &Path, mut enough: impl FnMut(&Race) -> bool) -> anyhow::Result<(Race, bool)> {
+    let mut race = Race::new();
+    let mut seq = 0;
+    for recorded in recording::Reader::open(file)? {
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            Err(e) if e.is_of_one_line() => continue,
+            Err(e) => return Err(e).context(file.display().to_string()),
+        };
+        let Ok(decoded) = decode(&recorded.topic, &recorded.payload) else {
+            continue;
+        };
+        let events = race.apply(seq, &decoded.entry);
+        seq += 1;
+        if !events.is_empty() && enough(&race) {
+            return Ok((race, true));
+        }
+    }
+    Ok((race, false))
+}
