@@ -291,11 +291,9 @@ fn build(args: &Build) -> anyhow::Result<()> {
     let mut made: Vec<Made> = Vec::new();
     for model in &models {
         let onnx = model.onnx(&folder)?;
-        for batch in args.batches.as_ref().unwrap_or(&model.batches) {
-            if model.batches == [1] && *batch != 1 {
-                note!("{}: one shape, whatever the number of cars", model.id());
-                continue;
-            }
+        // One that sees all cars at once has one shape, however many there are.
+        let chosen = args.batches.as_ref().filter(|_| model.batches != [1]);
+        for batch in chosen.unwrap_or(&model.batches) {
             if args.again {
                 let key = Key::new(model, builder.machine(), args.precision, *batch);
                 let _ = std::fs::remove_file(cache.path(&key));
