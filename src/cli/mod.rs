@@ -99,10 +99,23 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            note!("trackside: {e:#}");
+            note!("trackside: {}", reasons(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What went wrong and why. Many errors tell their own cause: it is not told again.
+fn reasons(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 /// `trackside … | head` is no error.
@@ -120,5 +133,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let path = "race.ndjson".into();
+        let source = missing();
+        let error = anyhow::Error::from(crate::ingest::recording::Error::Open { path, source });
+        assert_eq!(reasons(&error), "race.ndjson: entity not found");
+        let error = anyhow::Error::from(missing()).context("the folder");
+        assert_eq!(reasons(&error), "the folder: entity not found");
     }
 }
