@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`manifest`] | `models.toml`, parsed and checked |
 //! | [`fixture`] | recorded inputs and outputs |
-//! | [`parity`] | how far two engines' answers are apart |
+//! | [`parity`](mod@parity) | how far two engines' answers are apart |
 //! | [`tract`] | the engine on the CPU |
 //! | [`trees`] | boosted trees in a graph, walked as trees |
 //! | [`tensorrt`] | the engine on an NVIDIA GPU |
