@@ -158,6 +158,8 @@ pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result
             health: healths.clone(),
             metrics,
             insights: insights.latest.subscribe(),
+            alerts: alerts.clone(),
+            news: insights.news.clone(),
             strategist: strategist.clone(),
         },
         stop_outlets.clone(),

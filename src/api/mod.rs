@@ -49,14 +49,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::insight::{Insights, Strategist};
+use crate::insight::{Insight, Insights, Strategist};
 use crate::journal;
-use crate::live::Snapshot;
+use crate::live::{Alert, Snapshot};
 
 pub use health::Health;
 pub use refusal::Refusal;
@@ -83,6 +83,9 @@ pub struct Context {
     pub health: watch::Receiver<Arc<Health>>,
     pub metrics: PrometheusHandle,
     pub insights: watch::Receiver<Arc<Insights>>,
+    /// For WebSocket clients that listen to them.
+    pub alerts: broadcast::Sender<Alert>,
+    pub news: broadcast::Sender<Insight>,
     /// Whom to ask about a car's stops; `None` where it is left out.
     pub strategist: Option<Strategist>,
 }

@@ -1,6 +1,6 @@
-//! `/ws`: records, predictions, state and health as they happen, from any sequence on.
+//! `/ws`: records, predictions, state, health, alerts and insights as they happen, from any sequence on.
 //!
-//! `?topics=` takes `records`, `predictions`, `state` and `health` (default: `state,health`),
+//! `?topics=` takes `records`, `predictions`, `state`, `health`, `alerts` and `insights` (default: `state,health`),
 //! `kinds=` the collections that `records` sends (default: all), `from_seq=` and
 //! `from_prediction=` where to begin (default: now). One JSON object a message:
 //!
@@ -12,6 +12,9 @@
 //! {"type":"skipped","stream":"records","from":A,"to":B}      what is damaged or expired
 //! {"type":"state","seq":N,"payload":{…}}                     at most 5 a second, the latest wins
 //! {"type":"health","payload":{…}}                            at most 1 a second
+//! {"type":"alert","payload":{…}}                             flags, race control, retirements, limits of channels
+//! {"type":"insight","topic":"insights/lap/44","payload":{…}} as published under that topic
+//! {"type":"missed","stream":"alerts","count":N}              by a client too slow for them
 //! ```
 //!
 //! Each client reads the journals at its own pace, so a slow one slows only itself; one that takes
@@ -29,7 +32,8 @@ use axum::response::Response;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::follow::{Follower, Stream};
@@ -37,6 +41,7 @@ use super::health::Answer;
 use super::params::Params;
 use super::refusal::quoted;
 use super::{Refusal, Shared};
+use crate::insight::Insight;
 use crate::journal::Reader;
 use crate::record::Kind;
 
@@ -64,6 +69,8 @@ struct Wish {
     predictions: bool,
     state: bool,
     health: bool,
+    alerts: bool,
+    insights: bool,
     kinds: Option<Vec<Kind>>,
     from_seq: Option<u64>,
     from_prediction: Option<u64>,
@@ -84,8 +91,11 @@ impl Wish {
                 "predictions" => wish.predictions = true,
                 "state" => wish.state = true,
                 "health" => wish.health = true,
+                "alerts" => wish.alerts = true,
+                "insights" => wish.insights = true,
                 other => {
-                    let remedy = "the topics are records, predictions, state and health";
+                    let remedy =
+                        "the topics are records, predictions, state, health, alerts and insights";
                     return Err(Refusal::parameter("topics", other, remedy));
                 }
             }
@@ -116,6 +126,8 @@ impl Wish {
             (self.predictions, "predictions"),
             (self.state, "state"),
             (self.health, "health"),
+            (self.alerts, "alerts"),
+            (self.insights, "insights"),
         ]
         .into_iter()
         .filter_map(|(asked, name)| asked.then_some(name))
@@ -338,6 +350,9 @@ async fn converse(
         Follower::new(Stream::Predictions, reader, from_prediction, None)
     });
     let (mut state, mut health) = (context.state.clone(), context.health.clone());
+    let mut alerts = wish.alerts.then(|| context.alerts.subscribe());
+    // Limits of channels are alerts, too.
+    let mut news = (wish.alerts || wish.insights).then(|| context.news.subscribe());
     // Something to send at once, then on each change, but never sooner than the interval.
     let (mut state_due, mut health_due) = (wish.state, wish.health);
     let (mut state_at, mut health_at) = (tokio::time::Instant::now(), tokio::time::Instant::now());
@@ -387,6 +402,21 @@ async fn converse(
                 let answer = Answer::of(&health.borrow_and_update().clone(), Instant::now());
                 outlet.send(vec![text(&Pushed::Health { payload: answer })]).await?;
             }
+            alert = heard_of(&mut alerts) => match alert? {
+                Ok(alert) => outlet.send(vec![text(&Pushed::Alert { payload: &alert })]).await?,
+                Err(count) => outlet.send(vec![missed("alerts", count)]).await?,
+            },
+            insight = heard_of(&mut news) => match insight? {
+                Ok(alert @ Insight::Telemetry(_)) => if wish.alerts {
+                    outlet.send(vec![text(&Pushed::Alert { payload: &alert })]).await?;
+                },
+                Ok(insight) if wish.insights => {
+                    let topic = insight.topic();
+                    outlet.send(vec![text(&Pushed::Insight { topic, payload: &insight })]).await?;
+                }
+                Ok(_) => {}
+                Err(count) => outlet.send(vec![missed("insights", count)]).await?,
+            },
             ready = ready(&mut records) => pass_on(outlet, &mut records, ready).await?,
             ready = ready(&mut predictions) => pass_on(outlet, &mut predictions, ready).await?,
         }
@@ -395,8 +425,30 @@ async fn converse(
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Pushed {
-    Health { payload: Answer },
+enum Pushed<P> {
+    Health { payload: P },
+    Alert { payload: P },
+    Insight { topic: String, payload: P },
+    Missed { stream: &'static str, count: u64 },
+}
+
+fn missed(stream: &'static str, count: u64) -> Utf8Bytes {
+    metrics::counter!("trackside_api_news_missed_total", "stream" => stream).increment(count);
+    text(&Pushed::<()>::Missed { stream, count })
+}
+
+/// Waits for the next of a broadcast that may not be listened to; `Err` within: how many were missed.
+async fn heard_of<T: Clone>(
+    from: &mut Option<broadcast::Receiver<T>>,
+) -> Result<Result<T, u64>, End> {
+    let Some(from) = from else {
+        return std::future::pending().await;
+    };
+    match from.recv().await {
+        Ok(news) => Ok(Ok(news)),
+        Err(RecvError::Lagged(count)) => Ok(Err(count)),
+        Err(RecvError::Closed) => Err(End::Stopping),
+    }
 }
 
 /// Waits for a follower that may not be there.

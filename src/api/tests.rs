@@ -121,13 +121,16 @@ impl World {
         let race = Race::new();
         let (state, state_rx) = watch::channel(Arc::new(snapshot(0, &race)));
         let (health, health_rx) = watch::channel(Arc::new(Health::starting(Instant::now())));
+        let insights = crate::insight::Outlets::default();
         let context = Context {
             records: records.reader(),
             predictions: predictions.reader(),
             state: state_rx,
             health: health_rx,
             metrics: crate::observability::detached_metrics(),
-            insights: crate::insight::Outlets::default().latest.subscribe(),
+            insights: insights.latest.subscribe(),
+            alerts: broadcast::channel(crate::live::ALERTS).0,
+            news: insights.news.clone(),
             strategist: None,
         };
         World {
@@ -659,6 +662,76 @@ async fn state_comes_at_once_and_then_the_latest_wins() {
     }
     let most = begun.elapsed().as_millis() / STATE_MILLIS + 2;
     assert!(states <= most, "{states} states, at most {most}");
+    stop.cancel();
+    server.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_and_insights_come_to_those_who_ask_for_them() {
+    use crate::compute::By;
+    use crate::insight::{Insight, Limit, Origin, TelemetryAlert};
+    let world = World::racing();
+    let (server, stop) = served(&world).await;
+    let mut wall = connect(&server, "topics=alerts").await;
+    let mut idle = connect(&server, "topics=health").await;
+    let at = Time::from_millis(1_709_391_000_000);
+    for client in [&mut wall, &mut idle] {
+        assert_eq!(next(client).await.unwrap()["type"], "hello");
+    }
+    assert_eq!(world.context.alerts.receiver_count(), 1);
+    let flag = crate::live::Alert {
+        seq: 41,
+        at,
+        session_key: 9472,
+        event: crate::race::Event::SessionStarted,
+    };
+    world.context.alerts.send(flag).unwrap();
+    let message = next(&mut wall).await.unwrap();
+    assert_eq!(message["type"], "alert");
+    assert_eq!(message["payload"]["seq"], 41);
+    let hot = |driver_number| {
+        Insight::Telemetry(TelemetryAlert {
+            origin: Origin {
+                session_key: 9472,
+                made_at: at,
+                seq: 42,
+                backend: By::Cpu,
+            },
+            driver_number,
+            limit: Limit {
+                channel: "oil_c".to_owned(),
+                is_upper: true,
+                limit: 140.0,
+            },
+            broken: true,
+            seen: 141.5,
+        })
+    };
+    world.context.news.send(hot(44)).unwrap();
+    let message = next(&mut wall).await.unwrap();
+    assert_eq!(message["type"], "alert");
+    assert_eq!(message["payload"]["insight"], "telemetry");
+    assert_eq!(message["payload"]["driver_number"], 44);
+    assert_eq!(message["payload"]["seen"], 141.5);
+
+    // One that is far behind is told how many it missed, and goes on with the newest.
+    for n in 0..=crate::insight::INSIGHTS {
+        world.context.news.send(hot((n % 99) as u8 + 1)).unwrap();
+    }
+    let mut missed = 0;
+    let mut heard = 0;
+    while heard + missed <= crate::insight::INSIGHTS as u64 {
+        let message = next(&mut wall).await.unwrap();
+        match message["type"].as_str() {
+            Some("alert") => heard += 1,
+            Some("missed") => {
+                assert_eq!(message["stream"], "insights");
+                missed += message["count"].as_u64().unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(heard + missed, crate::insight::INSIGHTS as u64 + 1);
     stop.cancel();
     server.finished().await;
 }
