@@ -113,7 +113,17 @@ pub struct Publish {
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no address and port; write 127.0.0.1:8040, or 0.0.0.0:8040 for every network"
+        ))
+    })
 }
 
 impl Default for Api {
@@ -564,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_backend_limit_or_car_is_refused_with_what_is_allowed() {
+    fn a_wrong_backend_limit_car_or_address_is_refused_with_what_is_allowed() {
         let refused = |text: &str, parts: &[&str]| {
             let said = Config::from_toml(text).unwrap_err().to_string();
             for part in parts {
@@ -576,6 +586,10 @@ mod tests {
             &["line 2", "opencl", "auto, cpu and cuda"],
         );
         refused("[compute]\ncars = [0]\n", &["line 2", "[0]", "1 to 99"]);
+        refused(
+            "[api]\nlisten = '127.0.0.1:99999'\n",
+            &["line 2", "99999", "0.0.0.0:8040"],
+        );
         refused(
             "[channels.oil]\nunit = 'bar'\nlow = 5\nhigh = 2\n",
             &["line 3", "oil", "low below high"],

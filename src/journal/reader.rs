@@ -10,6 +10,7 @@ use super::Error;
 use super::block::columns::{CarDataColumns, LocationColumns};
 use super::block::stats::{SessionSummary, Stat, driver_bit, sessions};
 use super::damage::Loss;
+use super::file;
 use super::query::{self, Entries, Query};
 use super::segment::Segment;
 use super::state::{Shared, State};
@@ -54,7 +55,7 @@ impl Batch {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct SegmentSummary {
     pub file: String,
-    /// On disk; 0 for the log, which is not counted.
+    /// On disk.
     pub bytes: u64,
     pub first_seq: u64,
     pub end_seq: u64,
@@ -216,9 +217,12 @@ impl Reader {
             })
             .collect();
         if let Some(first_seq) = state.tails().iter().find_map(|t| t.first_seq()) {
+            // A log that has just been moved into a segment is gone by now.
+            let logs = file::list(&self.shared.dir, file::LOG).unwrap_or_default();
+            let sizes = logs.iter().filter_map(|(_, log)| log.metadata().ok());
             all.push(SegmentSummary {
                 file: "log".to_owned(),
-                bytes: 0,
+                bytes: sizes.map(|m| m.len()).sum(),
                 first_seq,
                 end_seq: state.next_seq,
             });

@@ -105,6 +105,13 @@ fn assert_same(reader: &Reader, model: &[(u64, Entry)]) {
         .collect();
     assert_eq!((rows as usize, speeds), (expected.len(), expected));
 
+    let files = reader.segments();
+    assert!(files.iter().all(|f| f.bytes > 0), "{files:?}");
+    assert!(
+        files.windows(2).all(|w| w[0].end_seq == w[1].first_seq),
+        "{files:?}"
+    );
+
     let mut counts = std::collections::BTreeMap::new();
     for (_, e) in kept {
         if let Some(session) = e.record.session_key() {
