@@ -124,6 +124,11 @@ fn a_model_swapped_in_mid_race_goes_on_as_if_it_had_been_there() {
             (b.driver_number, b.lap_number)
         );
         if b.provenance.seq >= 300 {
+            // After a sector it is moved by what it said of the latest laps: until it has, by nothing.
+            if b.sectors_known > 0 && b.provenance.seq < 460 {
+                assert!((a.lap_time.p50 - b.lap_time.p50).abs() < 0.1, "{a:?} {b:?}");
+                continue;
+            }
             assert_eq!(
                 (a.lap_time.p50, &a.provenance),
                 (b.lap_time.p50, &b.provenance)

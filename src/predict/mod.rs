@@ -14,8 +14,9 @@
 //! the run plan decides the next lap and the feed does not tell it.
 //!
 //! Trained models ([`models`], [`outcome`], [`stops`]) stand in for the floor's numbers wherever they have an
-//! answer; [`features`] is what they see, [`form`] what is known of drivers and teams beforehand, [`usual`] what
-//! the model of the order is mixed with.
+//! answer; [`features`] is what they see, [`memory`] what is remembered of a car's laps, [`shift`] where the whole
+//! field was off, [`form`] what is known of drivers and teams beforehand, [`usual`] what the model of the order is
+//! mixed with.
 //!
 //! **Invariant:** pure, apart from calling engines. No clock, no file, no randomness, no hash order; the floor's
 //! arithmetic is + − × ÷ and square root, which IEEE 754 rounds alike everywhere, with no exp, ln or fused
@@ -32,11 +33,13 @@ pub mod floor;
 pub mod form;
 pub mod grading;
 pub mod laptime;
+pub mod memory;
 pub mod models;
 pub mod order;
 pub mod outcome;
 pub mod pit;
 pub mod scores;
+pub mod shift;
 pub mod stops;
 pub mod strength;
 pub mod usual;

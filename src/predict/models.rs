@@ -1,11 +1,12 @@
 //! The trained models that stand above the floor, and what they remember of each car.
 //!
-//! `laptime` is a recurrent network that is fed one lap at a time: its state goes in and comes out, so that a
-//! lap costs one step, however long the race. What it remembers of a car is kept twice: as it was before the
-//! last completed lap and after it, because the sectors of the lap in progress are judged from the former with
-//! the last lap's row fed again. Rows are kept as well, and fed when the model is first asked about what follows
-//! them: so one that is swapped in while a race runs sees the race from its beginning, and a restart, which reads
-//! back what was said before it, costs a car its laps once, when it is next predicted, and no sector twice.
+//! `laptime` is a recurrent network that is fed one lap at a time: its state goes in and what the lap adds to it
+//! comes out, so that a lap costs one step, however long the race. What it remembers of a car ([`super::memory`]) is
+//! kept as it was before the last completed lap, and what that lap adds beside it, because the sectors of the lap in
+//! progress are judged from the former with the last lap's row fed again. Rows are kept as well, and fed when the
+//! model is first asked about what follows them: so one that is swapped in while a race runs sees the race from its
+//! beginning, and a restart, which reads back what was said before it, costs a car its laps once, when it is next
+//! predicted, and no sector twice.
 //!
 //! **Invariant:** a model only ever replaces the floor's quantiles of a flying lap; where it has no answer the
 //! floor's stand. A model that fails is left out until the next session, and that is counted.
@@ -15,9 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::features;
-use super::features::laptime::{LINE, Line, SECTOR, Sector};
+use super::features::laptime::{Line, SECTOR, Sector};
 use super::floor::Triple;
+use super::memory::Memory;
 use super::outcome::{OUTCOME, OutcomeModel};
+use super::shift::Shift;
 use super::stops::{FORECAST, StopModel};
 use super::view::{CarView, View};
 use crate::inference::{self, Engine, EngineError, Tensor};
@@ -25,12 +28,6 @@ use crate::record::prediction::Quantiles;
 
 /// Name of the lap time model in the manifest.
 pub const LAPTIME: &str = "laptime";
-/// What it is fed beside its state, which follows.
-const FED: [(&str, usize); 3] = [("line", LINE), ("sector1", SECTOR), ("sector2", SECTOR)];
-/// Its state: fed, and answered as `next_…`.
-const STATE: [&str; 4] = ["hidden", "cell", "memory", "mask"];
-/// Most values of a state: 16 networks of 3 × 128 with 50 laps of memory would fit.
-const MAX_STATE: usize = 16 * 64 * 128;
 /// Share of clean laps that may fall below P10, and above P90.
 const TAIL: f64 = 0.1;
 /// How much one lap moves the width of the intervals, and how far they may move in all.
@@ -155,34 +152,13 @@ impl LapTimeModel {
     /// [`EngineError::Shape`] if it was made for other features or other tensors, or lacks its calibration.
     pub fn new(engine: Arc<dyn Engine>) -> Result<LapTimeModel, EngineError> {
         let model = engine.model();
-        let wrong = |tensor: &str, why: &str| model.misfit(tensor, why);
         model.made_for(features::laptime::VERSION)?;
-        let names = FED.iter().map(|f| f.0).chain(STATE);
-        if !model.inputs.iter().map(|i| i.name.as_str()).eq(names) {
-            let why = format!("{FED:?} and {STATE:?} are fed, in this order");
-            return Err(wrong("", &why));
-        }
-        for ((_, width), spec) in FED.iter().zip(&model.inputs) {
-            if spec.with_batch(1) != [1, *width] {
-                return Err(wrong(&spec.name, &format!("{width} columns are fed")));
-            }
-        }
-        let answers = model.outputs.iter().map(|o| o.with_batch(1));
-        let states = model.inputs[FED.len()..].iter().map(|i| i.with_batch(1));
-        if !answers.eq(std::iter::once(vec![1, 3, 3]).chain(states.clone())) {
-            let why = "quantiles [1, 3, 3] and the state, as it is fed, are wanted";
-            return Err(wrong("quantiles", why));
-        }
-        let values: usize = states.map(|s| s.iter().product::<usize>()).sum();
-        if values > MAX_STATE {
-            let why = format!("a state of {values} values; at most {MAX_STATE}");
-            return Err(wrong("", &why));
-        }
+        Memory::fits(model)?;
         let widen = match model.calibration("widen") {
             Some([a, b, c, d, e, f]) => [[*a, *b], [*c, *d], [*e, *f]],
             _ => {
                 let why = "calibration.widen must be 6 numbers";
-                return Err(wrong("quantiles", why));
+                return Err(model.misfit("quantiles", why));
             }
         };
         Ok(LapTimeModel { engine, widen })
@@ -193,32 +169,20 @@ impl LapTimeModel {
         self.engine.as_ref()
     }
 
-    /// The state of a car that has driven nothing.
-    fn rest(&self) -> State {
-        let specs = &self.engine.model().inputs[FED.len()..];
-        let zeros = |shape: Vec<usize>| vec![0.0; shape.iter().product()];
-        State(specs.iter().map(|s| zeros(s.with_batch(1))).collect())
-    }
-
+    /// Quantiles by head, and what the lap adds.
     fn step(
         &self,
+        memory: &mut Memory,
         line: &[f32],
         sectors: [Option<&[f32; SECTOR]>; 2],
-        state: &State,
-    ) -> Result<([[f32; 3]; 3], State), EngineError> {
-        let [first, second] = sectors.map(|s| s.map_or_else(|| vec![0.0; SECTOR], |s| s.to_vec()));
-        let fed = [line.to_vec(), first, second].into_iter();
-        let values = fed.chain(state.0.iter().cloned());
-        let specs = self.engine.model().inputs.iter();
-        let inputs: Vec<Tensor> = specs
-            .zip(values)
-            .map(|(spec, values)| Tensor::new(&spec.name, &spec.with_batch(1), values))
-            .collect();
-        let mut outputs = self.engine.run(&inputs)?.into_iter().map(|t| t.values);
-        let answers = outputs.next().unwrap_or_default();
+    ) -> Result<([[f32; 3]; 3], Vec<Tensor>), EngineError> {
+        let [first, second] = sectors.map(|s| s.unwrap_or(&[0.0; SECTOR]));
+        let outputs = self.engine.run(memory.feed([line, first, second]))?;
+        let mut outputs = outputs.into_iter();
+        let answers = outputs.next().map(|t| t.values).unwrap_or_default();
         let quantiles = [0, 1, 2]
             .map(|head| [0, 1, 2].map(|q| answers.get(3 * head + q).copied().unwrap_or(f32::NAN)));
-        Ok((quantiles, State(outputs.collect())))
+        Ok((quantiles, outputs.collect()))
     }
 
     /// Quantiles (s), widened as calibrated.
@@ -256,11 +220,6 @@ impl Widths {
     }
 }
 
-/// What the network remembers of a car: the values of its state, in the order of [`STATE`]; empty for a car that
-/// it has not seen.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct State(Vec<Vec<f32>>);
-
 /// One car's race as the model has seen it.
 #[derive(Clone, Debug, Default)]
 struct Seen {
@@ -268,13 +227,13 @@ struct Seen {
     rows: Vec<(u16, Line)>,
     /// Rows that the model has been fed.
     fed: usize,
-    /// Before the last row that it was fed, and after it.
-    before: State,
-    after: State,
+    /// Before the last row that it was fed, and what that row adds; none for a car that it has not seen.
+    memory: Option<Memory>,
+    added: Vec<Tensor>,
     /// Its answer for the lap after that row, before any sector.
     ahead: Option<[f32; 3]>,
-    /// What was said by a model of the lap after the last row, by sectors known (s).
-    said: [Option<Quantiles>; 3],
+    /// What was said by a model of the lap after the last row, by sectors known, and the shift in it (s).
+    said: [Option<(Quantiles, f64)>; 3],
 }
 
 /// Runs the lap time model along with a race.
@@ -283,6 +242,8 @@ pub struct LapTimes {
     models: Models,
     cars: BTreeMap<u8, Seen>,
     widths: Widths,
+    /// After sector 1 and after sector 2.
+    shifts: [Shift; 2],
     /// Times that the model failed in this session; it is left out after the first.
     pub failures: u64,
     /// What it said then.
@@ -326,8 +287,12 @@ impl LapTimes {
         }
         let clean = car.last().filter(|l| l.is_clean()).and_then(|l| l.time_s);
         for (head, answer) in std::mem::take(&mut seen.said).into_iter().enumerate() {
-            if let (Some(answer), Some(truth)) = (answer, clean) {
-                self.widths.learn(head, answer, truth);
+            let (Some((answer, shift)), Some(truth)) = (answer, clean) else {
+                continue;
+            };
+            self.widths.learn(head, answer, truth);
+            if let Some(own) = head.checked_sub(1).and_then(|at| self.shifts.get_mut(at)) {
+                own.learn(truth - (answer.p50 - shift));
             }
         }
         seen.rows.push((lap, row));
@@ -338,12 +303,20 @@ impl LapTimes {
         self.failure = Some(error.to_string());
     }
 
-    /// A model's answer for the lap after the car's last, as it was published.
+    /// A model's answer for the lap after the car's last, as it was published: now, or before a restart, when this
+    /// was as it is now.
     pub fn said(&mut self, car: u8, sectors: usize, answer: Quantiles) {
+        let shift = self.shift(sectors);
         let seen = self.cars.get_mut(&car);
         if let Some(said) = seen.and_then(|s| s.said.get_mut(sectors)) {
-            *said = Some(answer);
+            *said = Some((answer, shift));
         }
+    }
+
+    /// What an answer with so many sectors known is moved by (s).
+    fn shift(&self, sectors: usize) -> f64 {
+        let own = sectors.checked_sub(1).and_then(|at| self.shifts.get(at));
+        own.map_or(0.0, Shift::now)
     }
 
     /// P10, P50 and P90 of lap `lap` of the car once `sectors` of it are known (s); `None` where the model
@@ -356,6 +329,7 @@ impl LapTimes {
         sectors: usize,
     ) -> Option<Triple> {
         let model = self.working()?;
+        let shift = self.shift(sectors);
         let seen = self.cars.get_mut(&car.number)?;
         let (last, row) = seen.rows.last()?;
         if *last + 1 != lap || !row.flying {
@@ -372,9 +346,9 @@ impl LapTimes {
         let Sector { base_s, x } = features::laptime::sector(view, car, sectors)?;
         let mut given = [None, None];
         *given.get_mut(sectors - 1)? = Some(&x);
-        match model.step(&line, given, &seen.before) {
+        match model.step(seen.memory.as_mut()?, &line, given) {
             Ok((quantiles, _)) => {
-                Some(model.answer(base_s, quantiles[sectors], sectors, &self.widths))
+                Some(model.answer(base_s + shift, quantiles[sectors], sectors, &self.widths))
             }
             Err(e) => {
                 self.fail(&e);
@@ -384,14 +358,15 @@ impl LapTimes {
     }
 
     /// Takes other models from here on: they see every car's laps so far, one after another, once they are asked
-    /// about it. The width of their intervals begins as calibrated.
+    /// about it. The width of their intervals begins as calibrated, and nothing is known of how far they are off.
     pub fn swap(&mut self, models: Models) {
         self.models = models;
         self.failures = 0;
         self.failure = None;
         self.widths = Widths::default();
+        self.shifts = Default::default();
         for seen in self.cars.values_mut() {
-            (seen.fed, seen.before, seen.after, seen.ahead) = Default::default();
+            (seen.fed, seen.memory, seen.added, seen.ahead) = Default::default();
         }
     }
 }
@@ -400,11 +375,14 @@ impl Seen {
     /// Feeds the rows that the model has not seen.
     fn catch_up(&mut self, model: &LapTimeModel) -> Result<(), EngineError> {
         for (_, row) in self.rows.iter().skip(self.fed) {
-            if self.after.0.is_empty() {
-                self.after = model.rest();
+            let memory = self
+                .memory
+                .get_or_insert_with(|| Memory::of(model.engine.model()));
+            if let [hidden, cell, entry] = self.added.as_slice() {
+                memory.keep([&hidden.values, &cell.values, &entry.values]);
             }
-            let (quantiles, after) = model.step(&row.x, [None, None], &self.after)?;
-            self.before = std::mem::replace(&mut self.after, after);
+            let (quantiles, added) = model.step(memory, &row.x, [None, None])?;
+            self.added = added;
             self.ahead = Some(quantiles[0]);
             self.fed += 1;
         }

@@ -15,10 +15,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::dataset::laptime::Sample;
 use crate::inference::{Engine, EngineError, Model, Tensor};
 use crate::predict::features::laptime::{LINE, SECTOR};
+use crate::predict::memory::{ADDED, Memory, ROWS};
 use crate::predict::models::LapTimeModel;
 
-/// Inputs that are no state: the rows at the line and after both sectors. The rest of them is the state.
-const ROWS: usize = 3;
 /// Values of an answer: three heads, three quantiles.
 const ANSWER: usize = 9;
 
@@ -33,6 +32,12 @@ impl Fed<'_> {
         let [first, second] = self.sectors.map(|s| s.unwrap_or(&[0.0; SECTOR]));
         [self.line, first, second]
     }
+}
+
+/// What a row brings: quantiles, and what it adds to its car's memory.
+struct Answer {
+    values: [f32; ANSWER],
+    added: [Vec<f32>; ADDED],
 }
 
 /// Rehearses races with one model.
@@ -69,28 +74,25 @@ impl Rehearsal {
                 line: &line,
                 sectors,
             };
-            let mut states = vec![self.rest()];
-            Ok(self.step(&[fed], &mut states, &[0])?[0])
+            Ok(self.step(&[fed], &[self.rest()], &[0])?[0].values)
         };
         let (both, none) = (ask([Some(&sector); 2])?, ask([None; 2])?);
         let (first, second) = (ask([Some(&sector), None])?, ask([None, Some(&sector)])?);
         Ok(both[..3] == none[..3] && both[3..6] == first[3..6] && both[6..] == second[6..])
     }
 
-    /// The state of a car that has driven nothing.
-    fn rest(&self) -> Vec<Vec<f32>> {
-        let specs = &self.engine().model().inputs[ROWS..];
-        let zeros = |shape: Vec<usize>| vec![0.0; shape.iter().product()];
-        specs.iter().map(|s| zeros(s.with_batch(1))).collect()
+    /// What is remembered of a car that has driven nothing.
+    fn rest(&self) -> Memory {
+        Memory::of(self.engine().model())
     }
 
-    /// One step of the cars at `cars` of `states`, with the rows of the same places; their states move on.
+    /// One step of the cars at `cars` of `memories`, with the rows of the same places.
     fn step(
         &self,
         rows: &[Fed<'_>],
-        states: &mut [Vec<Vec<f32>>],
+        memories: &[Memory],
         cars: &[usize],
-    ) -> Result<Vec<[f32; ANSWER]>, EngineError> {
+    ) -> Result<Vec<Answer>, EngineError> {
         let model = self.engine().model();
         let mut answers = Vec::with_capacity(rows.len());
         let mut done = 0;
@@ -110,7 +112,9 @@ impl Rehearsal {
                 let mut values = Vec::with_capacity(shape.iter().product());
                 for (row, car) in rows[here.clone()].iter().zip(&cars[here.clone()]) {
                     match at.checked_sub(ROWS) {
-                        Some(state) => values.extend_from_slice(&states[*car][state]),
+                        Some(state) => {
+                            values.extend_from_slice(&memories[*car].inputs()[ROWS + state].values)
+                        }
                         None => values.extend_from_slice(row.values()[at]),
                     }
                 }
@@ -118,20 +122,16 @@ impl Rehearsal {
                 inputs.push(Tensor::new(&spec.name, &shape, values));
             }
             let outputs = self.engine().run(&inputs)?;
-            for (at, car) in cars[here.clone()].iter().enumerate() {
+            for at in 0..here.len() {
                 let of = |output: &Tensor| {
                     let width = output.values.len() / batch;
-                    at * width..(at + 1) * width
+                    output.values[at * width..(at + 1) * width].to_vec()
                 };
-                answers.push(std::array::from_fn(|k| {
-                    outputs[0].values[of(&outputs[0])]
-                        .get(k)
-                        .copied()
-                        .unwrap_or(f32::NAN)
-                }));
-                for (state, next) in states[*car].iter_mut().zip(&outputs[1..]) {
-                    state.copy_from_slice(&next.values[of(next)]);
-                }
+                let values = of(&outputs[0]);
+                answers.push(Answer {
+                    values: std::array::from_fn(|k| values.get(k).copied().unwrap_or(f32::NAN)),
+                    added: [1, 2, 3].map(|output| of(&outputs[output])),
+                });
             }
             done = here.end;
         }
@@ -146,7 +146,7 @@ impl Rehearsal {
         // As in the daemon, a lap that comes late or twice is no row.
         let cars: Vec<Vec<&Sample>> = cars.iter().map(|rows| in_order(rows)).collect();
         let mut told = HashMap::new();
-        let mut states: Vec<Vec<Vec<f32>>> = cars.iter().map(|_| self.rest()).collect();
+        let mut memories: Vec<Memory> = cars.iter().map(|_| self.rest()).collect();
         let longest = cars.iter().map(Vec::len).max().unwrap_or(0);
         for lap in 0..longest {
             let driving: Vec<usize> = (0..cars.len()).filter(|c| cars[*c].len() > lap).collect();
@@ -162,24 +162,26 @@ impl Rehearsal {
                 }
             };
             let asked = [[false, false], [true, false], [false, true]];
-            let mut note = |known: [bool; 2], answers: &[[f32; ANSWER]]| {
+            let mut note = |known: [bool; 2], answers: &[Answer]| {
                 for (car, answer) in driving.iter().zip(answers) {
-                    told.insert(key(row(car, known).values()), *answer);
+                    told.insert(key(row(car, known).values()), answer.values);
                 }
             };
+            let mut answers = Vec::new();
             if self.at_once {
                 let rows: Vec<Fed<'_>> = driving.iter().map(|c| row(c, [true; 2])).collect();
-                let answers = self.step(&rows, &mut states, &driving)?;
+                answers = self.step(&rows, &memories, &driving)?;
                 asked.iter().for_each(|known| note(*known, &answers));
-                continue;
+            } else {
+                // The plain row comes last: what it adds is what is kept.
+                for known in asked.iter().rev() {
+                    let rows: Vec<Fed<'_>> = driving.iter().map(|c| row(c, *known)).collect();
+                    answers = self.step(&rows, &memories, &driving)?;
+                    note(*known, &answers);
+                }
             }
-            let before = states.clone();
-            for known in asked.iter().rev() {
-                // The plain row comes last: its state is the one that goes on.
-                states.clone_from(&before);
-                let rows: Vec<Fed<'_>> = driving.iter().map(|c| row(c, *known)).collect();
-                let answers = self.step(&rows, &mut states, &driving)?;
-                note(*known, &answers);
+            for (car, answer) in driving.iter().zip(&answers) {
+                memories[*car].keep(answer.added.each_ref().map(Vec::as_slice));
             }
         }
         LapTimeModel::new(Arc::new(Rehearsed {
