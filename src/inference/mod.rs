@@ -18,6 +18,7 @@
 //! names it; it never ends the process.
 
 pub mod fixture;
+mod heap;
 pub mod manifest;
 pub mod parity;
 pub mod tensorrt;

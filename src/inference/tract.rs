@@ -54,6 +54,7 @@ impl Tract {
             backend: BACKEND,
             why,
         };
+        super::heap::keep_buffers();
         let proto = guard(|| tract_onnx::onnx().proto_model_for_read(&mut &onnx[..]));
         let proto = proto.map_err(failed)?;
         let trees = match &proto.graph {

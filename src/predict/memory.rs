@@ -41,19 +41,19 @@ impl Memory {
     /// [`EngineError::Shape`], naming the tensor.
     pub fn fits(model: &Model) -> Result<(), EngineError> {
         if !model.inputs.iter().map(|i| i.name.as_str()).eq(INPUTS) {
-            return Err(model.misfit("", &format!("{INPUTS:?} are fed, in this order")));
+            return Err(model.misfit("", format!("{INPUTS:?} are fed, in this order")));
         }
         let shapes: Vec<Vec<usize>> = model.inputs.iter().map(|i| i.with_batch(1)).collect();
         for (at, columns) in [LINE, SECTOR, SECTOR].into_iter().enumerate() {
             if shapes[at] != [1, columns] {
-                return Err(model.misfit(INPUTS[at], &format!("{columns} columns are fed")));
+                return Err(model.misfit(INPUTS[at], format!("{columns} columns are fed")));
             }
         }
         let &[1, laps @ (1..), width] = shapes[MEMORY].as_slice() else {
             return Err(model.misfit("memory", "it must be [batch, laps, width]"));
         };
         if shapes[MASK] != [1, laps] {
-            return Err(model.misfit("mask", &format!("{laps} laps are fed")));
+            return Err(model.misfit("mask", format!("{laps} laps are fed")));
         }
         let [hidden, cell] = [HIDDEN, HIDDEN + 1].map(|at| shapes[at].clone());
         let answers = model.outputs.iter().map(|o| o.with_batch(1));
