@@ -153,6 +153,11 @@ pub fn decode_document(kind: Kind, payload: &[u8], wire: Option<Wire>) -> Result
             Wire::Json => from_json::<T::Wire>(payload)?,
             Wire::Cbor => from_cbor::<T::Wire>(payload)?,
         });
+        // Serde takes a list as an object's values in order.
+        if is_list(payload, wire) {
+            let text = "a list, where an object is expected: send one document a message";
+            return Err(Reject::Mistyped(text.to_owned()));
+        }
         with_key(into(document), key, id)
     }
     match kind {
@@ -192,6 +197,7 @@ fn with_key(
         meeting.meeting_key = key
             .as_ref()
             .and_then(|WireKey(text)| text.parse().ok())
+            .filter(|key| *key != 0)
             .ok_or_else(|| Reject::Mistyped("missing field `meeting_key`".to_owned()))?;
     }
     let key = match key {
@@ -205,6 +211,24 @@ fn with_key(
         _ => None,
     };
     Ok(Entry { record, id, key })
+}
+
+/// Whether a list comes first, behind white space (JSON) or tags (CBOR).
+fn is_list(mut payload: &[u8], wire: Wire) -> bool {
+    match wire {
+        Wire::Json => payload.trim_ascii_start().starts_with(b"["),
+        Wire::Cbor => {
+            while let [head @ 0xc0..=0xdb, rest @ ..] = payload {
+                // A tag's number is in its head, or in the 1, 2, 4 or 8 bytes behind it.
+                let bytes = match head & 0x1f {
+                    size @ 24.. => 1 << (size - 24),
+                    _ => 0,
+                };
+                payload = rest.get(bytes..).unwrap_or_default();
+            }
+            matches!(payload.first(), Some(0x80..=0x9f))
+        }
+    }
 }
 
 /// Whether JSON text opens more than `limit` brackets at once. Asked only of what was refused.

@@ -572,6 +572,44 @@ fn payload_of(entry: &Entry) -> Bytes {
 }
 
 #[test]
+fn a_list_is_no_document() {
+    for (topic, payload) in [
+        ("v1/meetings", &b"[1229]"[..]),
+        (
+            "v1/position",
+            b" [\"2024-03-02T15:03:42+00:00\",9472,1229,1,1]",
+        ),
+        ("v1/meetings/cbor", &[0x81, 0x19, 0x04, 0xcd]),
+        // Behind the tag that says "CBOR", and one of eight bytes.
+        ("v1/meetings", &[0xd9, 0xd9, 0xf7, 0x81, 0x01]),
+        (
+            "v1/meetings/cbor",
+            &[0xdb, 0, 0, 0, 0, 0, 0, 0xd9, 0xf7, 0x9f, 0x01, 0xff],
+        ),
+    ] {
+        let refused = decode(topic, &Bytes::copy_from_slice(payload));
+        assert!(
+            matches!(refused, Err(Reject::Mistyped(_))),
+            "{topic}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_meeting_without_a_number_is_refused() {
+    for payload in [
+        &br#"{"_key":"0"}"#[..],
+        br#"{"meeting_key":0}"#,
+        br#"{"_key":"0","meeting_key":0}"#,
+    ] {
+        let refused = decode("v1/meetings", &Bytes::from_static(payload));
+        assert!(matches!(refused, Err(Reject::Mistyped(_))), "{refused:?}");
+    }
+    let kept = decode("v1/meetings", &Bytes::from_static(br#"{"_key":"1229"}"#)).unwrap();
+    assert!(matches!(kept.entry.record, Record::Meeting(m) if m.meeting_key == 1229));
+}
+
+#[test]
 fn oversized_messages_are_refused_unread() {
     let long = Bytes::from(vec![b' '; MAX_DOCUMENT_BYTES + 1]);
     assert_eq!(decode("v1/laps", &long).unwrap_err().reason(), "oversized");
