@@ -70,6 +70,17 @@ bool set_values(Profile& profile, char const* input, OptProfileSelector which, i
     return profile.setShapeValues(input, which, narrow.data(), count);
 }
 
+#if defined(TRT_FEATURE_10)
+// Later releases of 10 call it deprecated: 11 takes types from the model alone.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+BuilderFlag fp16_flag() noexcept
+{
+    return BuilderFlag::kFP16;
+}
+#pragma GCC diagnostic pop
+#endif
+
 template <typename Object>
 int32_t destroy(Object* object) noexcept
 {
@@ -215,7 +226,7 @@ int32_t trt_config_flag(trt_config* config, int32_t flag, int32_t on)
         switch (flag)
         {
 #if defined(TRT_FEATURE_10)
-        case TRT_FLAG_FP16: chosen = BuilderFlag::kFP16; break;
+        case TRT_FLAG_FP16: chosen = fp16_flag(); break;
 #endif
         case TRT_FLAG_TF32: chosen = BuilderFlag::kTF32; break;
         case TRT_FLAG_REFIT: chosen = BuilderFlag::kREFIT; break;

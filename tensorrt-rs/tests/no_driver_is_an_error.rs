@@ -8,18 +8,32 @@ use std::{env, fs};
 
 use tensorrt_rs::{Driver, Error, Library, Logger, Runtime, Version};
 
-/// TensorRT 11.4's lean runtime, whose runtime is a pointer to nothing where there is no driver.
+/// A lean runtime and its version: TensorRT 10.16's for that release, TensorRT 11.4's for the others.
+const LEAN: (&str, Version) = if cfg!(feature = "tensorrt-10") {
+    ("libnvinfer_lean.so.10", version(10, 16, 1))
+} else {
+    ("libnvinfer_lean.so.11", version(11, 4, 0))
+};
+
+const fn version(major: u32, minor: u32, patch: u32) -> Version {
+    Version {
+        major,
+        minor,
+        patch,
+    }
+}
+
+/// TensorRT's lean runtime, whose runtime is a pointer to nothing where there is no driver.
 #[allow(clippy::print_stderr)]
 fn lean() -> Option<PathBuf> {
+    const HOW: &str =
+        "set TENSORRT_LEAN=$(tensorrt-rs/libs lean), for tensorrt-10 $(tensorrt-rs/libs lean-10)";
     let folder = env::var_os("TENSORRT_LEAN").map(PathBuf::from);
-    assert!(
-        folder.is_some() || env::var_os("CI").is_none(),
-        "set TENSORRT_LEAN=$(tensorrt-rs/libs lean)"
-    );
+    assert!(folder.is_some() || env::var_os("CI").is_none(), "{HOW}");
     if folder.is_none() {
-        eprintln!("skipped: set TENSORRT_LEAN=$(tensorrt-rs/libs lean)");
+        eprintln!("skipped: {HOW}");
     }
-    Some(folder?.join("libnvinfer_lean.so.11"))
+    Some(folder?.join(LEAN.0))
 }
 
 fn no_driver(library: Library) {
@@ -45,24 +59,17 @@ fn no_driver(library: Library) {
 fn a_runtime_without_a_driver() {
     if cfg!(feature = "rtx") {
         no_driver(Library::open().expect("TensorRT, from TENSORRT_LIB=$(tensorrt-rs/libs)"));
-    } else if cfg!(feature = "tensorrt-11") {
+    } else {
         let Some(lean) = lean() else { return };
         let library = Library::open_files(&lean, None).unwrap();
-        assert_eq!(
-            library.version(),
-            Version {
-                major: 11,
-                minor: 4,
-                patch: 0
-            }
-        );
+        assert_eq!(library.version(), LEAN.1);
         no_driver(library);
     }
 }
 
 #[test]
 fn a_lean_library_builds_nothing() {
-    if !cfg!(feature = "tensorrt-11") {
+    if cfg!(feature = "rtx") {
         return;
     }
     let Some(lean) = lean() else { return };
@@ -125,13 +132,6 @@ fn a_library_is_loaded_once() {
     }
     let (one, two) = (Library::open().unwrap(), Library::open().unwrap());
     assert!(std::ptr::eq(one.path(), two.path()));
-    assert_eq!(
-        one.version(),
-        Version {
-            major: 1,
-            minor: 7,
-            patch: 1
-        }
-    );
+    assert_eq!(one.version(), version(1, 7, 1));
     assert!(one.can_build());
 }

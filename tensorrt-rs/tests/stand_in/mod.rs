@@ -57,8 +57,11 @@ impl StandIn {
         let (process, nth) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let made = Self(env::temp_dir().join(format!("tensorrt-rs-stand-in-{process}-{nth}")));
         fs::create_dir_all(&made.0).unwrap();
-        let headers = fs::read_to_string(Path::new(&include).join("NvInferImpl.h")).unwrap();
-        fs::write(made.0.join("refusing.hpp"), refusing(&headers)).unwrap();
+        fs::write(
+            made.0.join("refusing.hpp"),
+            refusing(&preprocessed(&include)),
+        )
+        .unwrap();
         made.compile("cuda.cpp", "libcuda.so.1", &include);
         made.compile("runtime.cpp", "libstandin.so", &include);
         made
@@ -82,7 +85,7 @@ impl StandIn {
 
     fn compile(&self, source: &str, library: &str, include: &str) {
         let sources = sources();
-        let done = Command::new(env::var("CXX").unwrap_or_else(|_| "g++".to_owned()))
+        let done = Command::new(compiler())
             .args([
                 "-std=c++17",
                 "-O1",
@@ -112,13 +115,27 @@ impl Drop for StandIn {
     }
 }
 
+/// The headers as the compiler sees them, without comments and what is left out by an `#if`.
+fn preprocessed(include: &str) -> String {
+    let out = Command::new(compiler())
+        .args(["-std=c++17", "-E", "-P", release().0, "-isystem", include])
+        .arg("-I")
+        .arg(sources().join("shim"))
+        .args(["-x", "c++"])
+        .arg(Path::new(include).join("NvInfer.h"))
+        .output()
+        .expect("a C++ compiler");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "NvInfer.h: {said}");
+    String::from_utf8(out.stdout).unwrap().replace('\n', " ")
+}
+
+fn compiler() -> String {
+    env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
+}
+
 /// For each class one that implements everything by ending the process.
-fn refusing(headers: &str) -> String {
-    let code: Vec<&str> = headers
-        .lines()
-        .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
-        .collect();
-    let code = code.join(" ");
+fn refusing(code: &str) -> String {
     let mut out = String::from(
         "#pragma once\n#include <NvInfer.h>\n#include <cstdio>\n#include <cstdlib>\n\
          namespace nvinfer1 { namespace apiv { namespace refusing {\n\
