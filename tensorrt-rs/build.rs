@@ -41,9 +41,18 @@ fn headers(release: &str) -> PathBuf {
     system_folders().into_iter().find(|f| is_there(f)).unwrap_or_else(|| {
         fail(&format!(
             "no NvInfer.h found: set TENSORRT_INCLUDE to the folder with the headers of {release} \
-             (tensorrt-rs/headers fetches those of TensorRT-RTX and TensorRT 11)"
+             (tensorrt-rs/headers fetches them)"
         ))
     })
+}
+
+/// As a system's folder, so that its warnings are not ours; and one that is the system's own comes last, since before
+/// the compiler's folders it would hide their `stdlib.h`.
+fn place(include: &Path) -> &'static str {
+    match include.starts_with("/usr/include") {
+        true => "-idirafter",
+        false => "-isystem",
+    }
 }
 
 fn main() {
@@ -59,6 +68,8 @@ fn main() {
         fail("choose exactly one of the features rtx, tensorrt-11 and tensorrt-10");
     };
     let include = headers(release);
+    let whole = std::path::absolute(&include).unwrap_or_else(|_| include.clone());
+    println!("cargo::rustc-env=TENSORRT_RS_HEADERS={}", whole.display());
     for file in SOURCES.iter().chain(&OUR_HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }
@@ -71,8 +82,7 @@ fn main() {
         .std("c++17")
         .files(SOURCES)
         .include("shim")
-        // As a system's, so that its own warnings are not ours.
-        .flag("-isystem")
+        .flag(place(&include))
         .flag(&*include.to_string_lossy())
         .define(
             &format!("TRT_FEATURE_{}", feature.trim_start_matches("TENSORRT_")),

@@ -37,4 +37,6 @@ pub use profile::OptimizationProfile;
 pub use runtime::Runtime;
 pub use severity::Severity;
 pub use tensor::{DataType, DeviceBuffer, Element, Half, Tensor};
+#[doc(hidden)]
+pub use version::HEADERS;
 pub use version::{HAS_FP16_FLAG, RELEASE, Version};

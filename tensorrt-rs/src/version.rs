@@ -19,6 +19,11 @@ pub const RELEASE: &str = if cfg!(feature = "rtx") {
 /// [`BuilderConfig::fp16`]: crate::BuilderConfig::fp16
 pub const HAS_FP16_FLAG: bool = cfg!(feature = "tensorrt-10");
 
+/// The folder of the headers that the shim was compiled against, on the machine that compiled it: for tests that
+/// compile more against the same.
+#[doc(hidden)]
+pub const HEADERS: &str = env!("TENSORRT_RS_HEADERS");
+
 /// A version of TensorRT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {

@@ -50,20 +50,14 @@ pub struct StandIn(pub PathBuf);
 impl StandIn {
     /// Compiles them against the headers that this crate was compiled with.
     pub fn new() -> Self {
-        let include =
-            env::var("TENSORRT_INCLUDE").expect("TENSORRT_INCLUDE=$(tensorrt-rs/headers)");
         // Tests of one process may each have one.
         static MADE: AtomicU32 = AtomicU32::new(0);
         let (process, nth) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let made = Self(env::temp_dir().join(format!("tensorrt-rs-stand-in-{process}-{nth}")));
         fs::create_dir_all(&made.0).unwrap();
-        fs::write(
-            made.0.join("refusing.hpp"),
-            refusing(&preprocessed(&include)),
-        )
-        .unwrap();
-        made.compile("cuda.cpp", "libcuda.so.1", &include);
-        made.compile("runtime.cpp", "libstandin.so", &include);
+        write_refusing(&made.0);
+        made.compile("cuda.cpp", "libcuda.so.1");
+        made.compile("runtime.cpp", "libstandin.so");
         made
     }
 
@@ -71,9 +65,8 @@ impl StandIn {
     #[allow(dead_code)]
     pub fn installed() -> Self {
         let made = Self::new();
-        let include = env::var("TENSORRT_INCLUDE").unwrap();
         let [library, parser] = release().1;
-        made.compile("parser.cpp", parser, &include);
+        made.compile("parser.cpp", parser);
         fs::rename(made.library(), made.0.join(library)).unwrap();
         made
     }
@@ -83,23 +76,13 @@ impl StandIn {
         self.0.join("libstandin.so")
     }
 
-    fn compile(&self, source: &str, library: &str, include: &str) {
-        let sources = sources();
+    fn compile(&self, source: &str, library: &str) {
         let done = Command::new(compiler())
-            .args([
-                "-std=c++17",
-                "-O1",
-                "-fPIC",
-                "-shared",
-                release().0,
-                "-isystem",
-                include,
-            ])
-            .arg("-I")
-            .arg(sources.join("shim"))
+            .args(["-std=c++17", "-O1", "-fPIC", "-shared"])
+            .args(against_the_headers())
             .arg("-I")
             .arg(&self.0)
-            .arg(sources.join("tests/stand_in").join(source))
+            .arg(sources().join("tests/stand_in").join(source))
             .arg("-o")
             .arg(self.0.join(library))
             .arg("-ldl")
@@ -115,14 +98,36 @@ impl Drop for StandIn {
     }
 }
 
-/// The headers as the compiler sees them, without comments and what is left out by an `#if`.
-fn preprocessed(include: &str) -> String {
-    let out = Command::new(compiler())
-        .args(["-std=c++17", "-E", "-P", release().0, "-isystem", include])
+/// Puts the stand-in's runtime into what that compiler makes; `folder` is for what is made on the way.
+#[allow(dead_code)]
+pub fn runtime_into(compiler: &mut Command, folder: &Path) {
+    write_refusing(folder);
+    compiler
+        .args(against_the_headers())
         .arg("-I")
-        .arg(sources().join("shim"))
+        .arg(folder)
+        .arg(sources().join("tests/stand_in/runtime.cpp"));
+}
+
+/// Which release, and where its headers are. A folder of the system's own comes last: before them, it would hide the
+/// compiler's.
+fn against_the_headers() -> [String; 5] {
+    let headers = tensorrt_rs::HEADERS;
+    let place = match headers.starts_with("/usr/include") {
+        true => "-idirafter",
+        false => "-isystem",
+    };
+    let shim = sources().join("shim").display().to_string();
+    [release().0, place, headers, "-I", &shim].map(str::to_owned)
+}
+
+/// The headers as the compiler sees them, without comments and what is left out by an `#if`.
+fn preprocessed() -> String {
+    let out = Command::new(compiler())
+        .args(["-std=c++17", "-E", "-P"])
+        .args(against_the_headers())
         .args(["-x", "c++"])
-        .arg(Path::new(include).join("NvInfer.h"))
+        .arg(Path::new(tensorrt_rs::HEADERS).join("NvInfer.h"))
         .output()
         .expect("a C++ compiler");
     let said = String::from_utf8_lossy(&out.stderr);
@@ -132,6 +137,10 @@ fn preprocessed(include: &str) -> String {
 
 fn compiler() -> String {
     env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
+}
+
+fn write_refusing(folder: &Path) {
+    fs::write(folder.join("refusing.hpp"), refusing(&preprocessed())).unwrap();
 }
 
 /// For each class one that implements everything by ending the process.
