@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -19,8 +20,7 @@ const NAMES: (&str, &str) = if cfg!(feature = "rtx") {
     ("libnvinfer.so.10", "libnvonnxparser.so.10")
 };
 
-/// Libraries that were opened, in that order. None is ever closed: they start threads and register
-/// destructors, and a second opening gives the first one's handle.
+/// Libraries that were opened, in that order. A second opening gives the first one's handle.
 static OPEN: Mutex<Vec<&'static Entries>> = Mutex::new(Vec::new());
 
 /// Addresses of the functions that make objects.
@@ -150,7 +150,6 @@ fn load(path: &Path, parser_path: Option<&Path>) -> Result<Entries, Error> {
         parser: None,
         parser_refitter: None,
     };
-    keep(library);
     if let Some(path) = parser_path {
         let library = dlopen(path)?;
         let found = number(&library, path, b"getNvOnnxParserVersion")?;
@@ -164,7 +163,6 @@ fn load(path: &Path, parser_path: Option<&Path>) -> Result<Entries, Error> {
         }
         entries.parser = find(&library, b"createNvOnnxParser_INTERNAL");
         entries.parser_refitter = find(&library, b"createNvOnnxParserRefitter_INTERNAL");
-        keep(library);
     }
     Ok(entries)
 }
@@ -176,15 +174,14 @@ fn failed(path: &Path, reason: &dyn std::fmt::Display) -> Error {
     }
 }
 
-fn dlopen(path: &Path) -> Result<Loaded, Error> {
+/// Opens a library for good, also one that is then refused: they start threads and register destructors, whose code
+/// must stay.
+fn dlopen(path: &Path) -> Result<ManuallyDrop<Loaded>, Error> {
     // SAFETY: loading runs the library's initialisers. That the file is TensorRT is the caller's word, as for
     // every library that a program is told to load.
-    unsafe { Loaded::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| failed(path, &e))
-}
-
-/// Never closes it.
-fn keep(library: Loaded) {
-    let _ = library.into_raw();
+    unsafe { Loaded::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+        .map(ManuallyDrop::new)
+        .map_err(|e| failed(path, &e))
 }
 
 /// Calls a function that takes nothing and returns a number.

@@ -102,6 +102,10 @@ fn a_library_of_another_release_is_refused() {
         text.contains(has) && text.contains(wants) && text.contains("TENSORRT_INCLUDE"),
         "{text}"
     );
+    // What it has started or registered meanwhile still has its code.
+    let mapped = fs::read_to_string("/proc/self/maps").unwrap();
+    let name = other.file_name().and_then(|n| n.to_str()).unwrap();
+    assert!(mapped.contains(name), "{name} was closed");
 }
 
 #[test]
