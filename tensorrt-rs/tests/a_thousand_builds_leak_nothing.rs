@@ -1,4 +1,7 @@
-//! A thousand times from a logger to a plan and back, broken models among them: the heap stays flat.
+//! A thousand times from a logger to a plan and back, broken models among them: the heap stays flat. With TensorRT-RTX,
+//! which builds for a GPU that is not there; the other releases would time kernels on one a thousand times, and what
+//! the driver keeps meanwhile would be counted.
+#![cfg(feature = "rtx")]
 
 mod onnx;
 
@@ -66,9 +69,7 @@ fn round(model: &[u8], broken: &[u8]) {
     Parser::new(&mut network).unwrap().parse(model).unwrap();
     network.set_input_shape("state", &[22, 8]).unwrap();
     let mut config = builder.config().unwrap();
-    if cfg!(feature = "rtx") {
-        config.compute_capabilities(&[89]).unwrap();
-    }
+    config.compute_capabilities(&[89]).unwrap();
     assert!(!builder.build(&mut network, &mut config).unwrap().is_empty());
 }
 
