@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         What::Race => race::run(recording)?,
         What::Predict => predict::run(recording)?,
-        What::Kernels(args) => kernels::run(args)?,
+        What::Kernels(args) => kernels::run(args, recording)?,
         What::Montecarlo => montecarlo::run()?,
         What::Daemon => daemon::run(recording)?,
         What::Api => api::run(recording)?,

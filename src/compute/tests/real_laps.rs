@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::shim::{self, Schedule};
-use super::{ORIN, SMALL};
+use super::{ORIN, SMALL, compare};
 use crate::compute::delta_trace::winner;
-use crate::compute::lap_features::{FIXED, NO_CORNER, Pedals, Rows};
+use crate::compute::lap_features::FIXED;
 use crate::compute::stint_fit::{FIT, TUNING};
-use crate::compute::{Backend, Cpu, DeltaTrace, LapFeatures, LapResample, StintFit, Task};
+use crate::compute::workload::{Case, Sample, Values, recorded};
+use crate::compute::{Backend, Cpu, Kernel, StintFit, Task};
 
 const LAPS: &str = "laps/laps-2024.csv.zst";
 const RECORDING: &str = "recordings/2024-bahrain-race-first-10-minutes.ndjson.zst";
@@ -129,16 +130,8 @@ fn microseconds(date: &str) -> i64 {
     ((number(0..2) * 60 + number(3..5)) * 60 + number(6..8)) * 1_000_000 + number(9..15)
 }
 
-/// Ninety seconds of every car at a time, as if they were laps.
-struct Stretches {
-    starts: Vec<u32>,
-    time_us: Vec<i32>,
-    /// Speed, throttle, brake, gear.
-    channels: [Vec<f32>; 4],
-}
-
-fn stretches(recording: &[u8]) -> Stretches {
-    let mut cars: BTreeMap<u64, Vec<(i64, [f32; 4])>> = BTreeMap::new();
+fn samples(recording: &[u8]) -> Vec<Sample> {
+    let mut out = Vec::new();
     for line in recording.split(|&b| b == b'\n') {
         if !line.windows(13).any(|w| w == b"\"v1/car_data\"") {
             continue;
@@ -151,153 +144,75 @@ fn stretches(recording: &[u8]) -> Stretches {
                 .filter(|v| *v <= 100.0)
                 .unwrap_or(f32::NAN)
         };
-        let values = [
-            number("speed"),
-            pedal("throttle"),
-            pedal("brake"),
-            number("n_gear"),
-        ];
-        let at = microseconds(sample["date"].as_str().unwrap());
-        cars.entry(sample["driver_number"].as_u64().unwrap())
-            .or_default()
-            .push((at, values));
-    }
-    let mut out = Stretches {
-        starts: vec![0],
-        time_us: Vec::new(),
-        channels: Default::default(),
-    };
-    for samples in cars.values_mut() {
-        samples.sort_by_key(|s| s.0);
-        let mut rest = &samples[..];
-        while let Some(&(began, _)) = rest.first() {
-            let (own, after) = rest.split_at(rest.partition_point(|s| s.0 < began + 90_000_000));
-            for (at, values) in own {
-                out.time_us.push((at - began) as i32);
-                for (channel, value) in out.channels.iter_mut().zip(values) {
-                    channel.push(*value);
-                }
-            }
-            out.starts.push(out.time_us.len() as u32);
-            rest = after;
-        }
+        out.push(Sample {
+            car: sample["driver_number"].as_u64().unwrap() as u8,
+            at_us: microseconds(sample["date"].as_str().unwrap()),
+            channels: [
+                number("speed"),
+                pedal("throttle"),
+                pedal("brake"),
+                number("n_gear"),
+                number("rpm"),
+                number("drs"),
+            ],
+        });
     }
     out
 }
 
 #[test]
 fn what_was_driven_resamples_alike_and_so_does_what_follows() {
-    const BINS: usize = 512;
-    const MINIS: usize = 24;
-    const CORNERS: usize = 16;
     let Some(recording) = data(RECORDING) else {
         return;
     };
-    let s = stretches(&recording);
-    let laps = s.starts.len() - 1;
-    assert!(laps > 100, "{laps} stretches");
-    let channels = s.channels.concat();
-    let rows = s.channels.len() + 1;
-    let room = || (vec![0.0; laps * rows * BINS], vec![0.0; laps]);
-    let ((mut a, mut a_length), (mut b, mut b_length)) = (room(), room());
-    fn task<'a>(
-        (s, channels): (&'a Stretches, &'a [f32]),
-        grid: &'a mut [f32],
-        length_m: &'a mut [f32],
-    ) -> LapResample<'a> {
-        LapResample {
-            lap_start: &s.starts,
-            time_us: &s.time_us,
-            channels,
-            bins: BINS,
-            step_channels: 0b1000,
-            max_gap_us: 1_000_000,
-            grid,
-            length_m,
-        }
-    }
-    both(
-        &mut task((&s, &channels), &mut a, &mut a_length),
-        &mut task((&s, &channels), &mut b, &mut b_length),
+    let samples = samples(&recording);
+    let (here, there) = (recorded(&samples).unwrap(), recorded(&samples).unwrap());
+    let schedules = [
         Schedule::Random,
-    );
-    same_bits("grid", &a, &b);
-    same_bits("length", &a_length, &b_length);
-    let longest = a_length.iter().copied().fold(0.0, f32::max);
-    assert!((4_000.0..7_000.0).contains(&longest), "{longest} m in 90 s");
-
-    let edges: Vec<u32> = (0..=MINIS)
-        .map(|m| (m * (BINS - 1) / MINIS) as u32)
-        .collect();
-    let corner: Vec<u8> = (0..BINS)
-        .map(|k| {
-            if k % 32 < 12 {
-                (k / 32) as u8
-            } else {
-                NO_CORNER
-            }
-        })
-        .collect();
-    let curvature: Vec<f32> = (0..BINS).map(|k| (k % 64) as f32 * 1e-4 - 3e-3).collect();
-    let (tracks, width) = (vec![0; laps], FIXED + MINIS + CORNERS);
-    let (mut fa, mut fb) = (vec![0.0; laps * width], vec![0.0; laps * width]);
-    let task = |features| LapFeatures {
-        grid: &a,
-        rows,
-        bins: BINS,
-        which: Rows {
-            speed: Some(1),
-            throttle: Some(2),
-            brake: Some(3),
-            gear: Some(4),
-        },
-        pedals: Pedals::default(),
-        lap_track: &tracks,
-        curvature: &curvature,
-        corner: &corner,
-        corners: CORNERS,
-        edges: &edges,
-        minis: MINIS,
-        features,
-    };
-    let (mut here, mut there) = (task(&mut fa), task(&mut fb));
-    both(&mut here, &mut there, Schedule::FirstComeFirst);
-    same_bits("features", &fa, &fb);
-    let best = fa.chunks(width).map(|f| f[1]).fold(0.0, f32::max);
-    assert!(
-        (0.3..1.0).contains(&best),
-        "{best} of the time at full throttle"
-    );
-
-    let (reference, group) = (vec![0; laps], vec![0; laps]);
-    let (mut da, mut db) = (vec![0.0; laps * BINS], vec![0.0; laps * BINS]);
-    let (mut wa, mut wb) = (vec![u64::MAX; MINIS], vec![u64::MAX; MINIS]);
-    fn delta<'a>(
-        (grid, rows): (&'a [f32], usize),
-        (reference, group, tracks, edges): (&'a [u32], &'a [u32], &'a [u32], &'a [u32]),
-        delta: &'a mut [f32],
-        winner: &'a mut [u64],
-    ) -> DeltaTrace<'a> {
-        DeltaTrace {
-            grid,
-            rows,
-            bins: BINS,
-            reference,
-            lap_group: group,
-            lap_track: tracks,
-            edges,
-            minis: MINIS,
-            delta,
-            winner,
-        }
-    }
-    let tables = (&reference[..], &group[..], &tracks[..], &edges[..]);
-    both(
-        &mut delta((&a, rows), tables, &mut da, &mut wa),
-        &mut delta((&a, rows), tables, &mut db, &mut wb),
+        Schedule::FirstComeFirst,
         Schedule::LastComeFirst,
-    );
-    same_bits("delta", &da, &db);
-    assert_eq!(wa, wb);
-    assert!(wa.iter().all(|w| winner(*w).is_some()));
+    ];
+    for (((kernel, mut here), (_, mut there)), schedule) in
+        here.into_iter().zip(there).zip(schedules)
+    {
+        Cpu.run(&mut *here.task()).unwrap();
+        {
+            let mut task = there.task();
+            task.check().unwrap();
+            shim::run(&mut task.launch(&SMALL), schedule, 1).unwrap();
+        }
+        compare(&*here, &*there, kernel.name());
+        plausible(kernel, &*here);
+    }
+}
+
+/// Whether that looks like a race, and not like an empty array.
+fn plausible(kernel: Kernel, case: &dyn Case) {
+    let outputs = case.outputs();
+    let most = |values: &Values<'_>, every: usize, at: usize| match values {
+        Values::F32(values) => values
+            .iter()
+            .skip(at)
+            .step_by(every)
+            .copied()
+            .fold(0.0, f32::max),
+        _ => panic!("{values:?}"),
+    };
+    match (kernel, &outputs[..]) {
+        (Kernel::LapResample, [_, (_, length_m)]) => {
+            let longest = most(length_m, 1, 0);
+            assert!((4_000.0..7_000.0).contains(&longest), "{longest} m in 90 s");
+        }
+        (Kernel::LapFeatures, [(_, features)]) => {
+            let best = most(features, FIXED + 24 + 16, 1);
+            assert!(
+                (0.3..1.0).contains(&best),
+                "{best} of the time at full throttle"
+            );
+        }
+        (Kernel::DeltaTrace, [_, (_, Values::U64(winners))]) => {
+            assert!(winners.iter().all(|w| winner(*w).is_some()));
+        }
+        _ => panic!("{kernel:?}: {outputs:?}"),
+    }
 }

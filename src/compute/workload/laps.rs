@@ -1,5 +1,6 @@
 //! Laps: sampled in time, resampled, compared.
 
+use super::recorded::Stretches;
 use super::{Case, Draw, Size, Values, bytes_of};
 use crate::compute::delta_trace::NONE;
 use crate::compute::lap_features::{self, NO_CORNER, Pedals, Rows};
@@ -21,14 +22,38 @@ pub(super) struct Samples {
 }
 
 /// speed, throttle, brake, gear, rpm, DRS.
-const CHANNELS: usize = 6;
+pub(super) const CHANNELS: usize = 6;
 const STEPS: u32 = 0b10_1100;
+/// Longest gap that is bridged (µs).
+const MAX_GAP_US: i32 = 1_000_000;
+/// Points, mini-sectors and corners of a lap of real size.
+const BINS: usize = 512;
+const MINIS: usize = 24;
+const CORNERS: usize = 16;
 
 impl Samples {
+    /// What was driven.
+    pub(super) fn of(driven: Stretches) -> Samples {
+        let laps = driven.starts.len() - 1;
+        Samples {
+            grid: vec![0.0; laps * (CHANNELS + 1) * BINS],
+            length_m: vec![0.0; laps],
+            lap_start: driven.starts,
+            time_us: driven.time_us,
+            channels: driven.channels.concat(),
+            bins: BINS,
+            max_gap_us: MAX_GAP_US,
+        }
+    }
+
+    pub(super) fn grid(&self) -> &[f32] {
+        &self.grid
+    }
+
     pub(super) fn draw(size: Size, draw: &mut Draw) -> Samples {
         let (laps, bins) = match size {
             Size::Small => (7 + draw.below(20), 8 + 4 * draw.below(160)),
-            Size::Season => (SEASON_LAPS, 512),
+            Size::Season => (SEASON_LAPS, BINS),
         };
         let mut lap_start = vec![0];
         let mut time_us = Vec::new();
@@ -47,7 +72,7 @@ impl Samples {
                     0 => 0,
                     1 => 3_000_000,
                     // As long as is just allowed.
-                    2 => 1_000_000,
+                    2 => MAX_GAP_US,
                     _ => 200_000 + draw.below(140_000) as i32,
                 };
             }
@@ -80,7 +105,7 @@ impl Samples {
             time_us,
             channels,
             bins,
-            max_gap_us: 1_000_000,
+            max_gap_us: MAX_GAP_US,
         }
     }
 }
@@ -146,6 +171,21 @@ fn grid(laps: usize, bins: usize, draw: &mut Draw) -> Vec<f32> {
     grid
 }
 
+/// Mini-sectors of the same length.
+fn even_edges() -> Vec<u32> {
+    (0..=MINIS)
+        .map(|m| (m * (BINS - 1) / MINIS) as u32)
+        .collect()
+}
+
+/// Where each row of channels is in a grid.
+const ROWS: Rows = Rows {
+    speed: Some(1),
+    throttle: Some(2),
+    brake: Some(3),
+    gear: Some(4),
+};
+
 /// Where mini-sectors begin and end on each circuit.
 fn edges(tracks: usize, minis: usize, bins: usize, draw: &mut Draw) -> Vec<u32> {
     (0..tracks)
@@ -172,6 +212,27 @@ pub(super) struct Features {
 }
 
 impl Features {
+    /// Of laps of one circuit, whose corners are made up.
+    pub(super) fn of(grid: &[f32]) -> Features {
+        let laps = grid.len() / ((CHANNELS + 1) * BINS);
+        let corner = |k: usize| match k % 32 {
+            0..12 => (k / 32) as u8,
+            _ => NO_CORNER,
+        };
+        Features {
+            grid: grid.to_vec(),
+            bins: BINS,
+            which: ROWS,
+            lap_track: vec![0; laps],
+            curvature: (0..BINS).map(|k| (k % 64) as f32 * 1e-4 - 3e-3).collect(),
+            corner: (0..BINS).map(corner).collect(),
+            corners: CORNERS,
+            edges: even_edges(),
+            minis: MINIS,
+            features: vec![0.0; laps * (lap_features::FIXED + MINIS + CORNERS)],
+        }
+    }
+
     pub(super) fn draw(size: Size, draw: &mut Draw) -> Features {
         let (laps, bins, tracks, minis, corners) = match size {
             Size::Small => (
@@ -181,15 +242,9 @@ impl Features {
                 1 + draw.below(40),
                 draw.below(33),
             ),
-            Size::Season => (SEASON_LAPS, 512, 24, 24, 16),
+            Size::Season => (SEASON_LAPS, BINS, 24, MINIS, CORNERS),
         };
-        let rows_all = Rows {
-            speed: Some(1),
-            throttle: Some(2),
-            brake: Some(3),
-            gear: Some(4),
-        };
-        let mut which = rows_all;
+        let mut which = ROWS;
         if size == Size::Small {
             for row in [
                 &mut which.speed,
@@ -279,6 +334,22 @@ pub(super) struct Deltas {
 }
 
 impl Deltas {
+    /// Of laps of one race, against the first.
+    pub(super) fn of(grid: &[f32]) -> Deltas {
+        let laps = grid.len() / ((CHANNELS + 1) * BINS);
+        Deltas {
+            grid: grid.to_vec(),
+            bins: BINS,
+            reference: vec![0; laps],
+            lap_group: vec![0; laps],
+            lap_track: vec![0; laps],
+            edges: even_edges(),
+            minis: MINIS,
+            delta: vec![0.0; laps * BINS],
+            winner: vec![u64::MAX; MINIS],
+        }
+    }
+
     pub(super) fn draw(size: Size, draw: &mut Draw) -> Deltas {
         let (laps, bins, tracks, minis) = match size {
             Size::Small => (
@@ -287,7 +358,7 @@ impl Deltas {
                 1 + draw.below(3),
                 1 + draw.below(40),
             ),
-            Size::Season => (SEASON_LAPS, 512, 24, 24),
+            Size::Season => (SEASON_LAPS, BINS, 24, MINIS),
         };
         let race = if size == Size::Small { 20 } else { RACE_LAPS };
         let index = |lap: usize, draw: &mut Draw, value: usize| {

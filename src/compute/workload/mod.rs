@@ -2,18 +2,21 @@
 //!
 //! From a seed, so that a disagreement can be had again. Not plain noise: speeds rise and fall, channels have
 //! holes, laps are empty or have a single sample, stints have outliers, rings are not full; a few percent of all
-//! values are missing. `Size::Small` has the odd shapes, `Size::Season` the amounts.
+//! values are missing. `Size::Small` has the odd shapes, `Size::Season` the amounts. [`recorded`] has what was really
+//! driven.
 
 mod frames;
 mod inputs;
 mod laps;
 mod races;
+mod recorded;
 mod stints;
 
 use self::frames::Frames;
 use self::inputs::Inputs;
 use self::laps::{Deltas, Features, Samples};
 use self::races::Races;
+pub use self::recorded::{Cases, Sample, recorded};
 use self::stints::Stints;
 use super::{Kernel, Task};
 
