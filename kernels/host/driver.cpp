@@ -6,7 +6,8 @@
 // block that is freed twice and an argument list that does not fit end the run.
 //
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
-// `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset).
+// `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
+// `hang:CALL:N` (the Nth call of that name never returns), `slow:CALL:N` (it takes half a second).
 
 #define SHIM_WITHOUT_MAIN
 #include "shim.cpp"
@@ -50,7 +51,10 @@ bool option(const char *word) {
 // What a call by that name answers: an error where one was asked for, or while the context is broken.
 int answer(const char *name) {
   const u32 nth = ++calls[name];
-  if (option(("fail:" + std::string(name) + ":" + std::to_string(nth)).c_str())) broken = true;
+  const std::string at = ":" + std::string(name) + ":" + std::to_string(nth);
+  if (option(("fail" + at).c_str())) broken = true;
+  if (option(("slow" + at).c_str())) usleep(500 * 1000);
+  while (option(("hang" + at).c_str())) sleep(1);
   return broken ? ILLEGAL_ADDRESS : 0;
 }
 #define ANSWER()                      \
@@ -121,7 +125,10 @@ CALL cuDeviceGetAttribute(int *v, int attribute, int) {
   }
   return 0;
 }
-CALL cuDevicePrimaryCtxRetain(void **context, int) { return *context = &broken, 0; }
+CALL cuDevicePrimaryCtxRetain(void **context, int) {
+  ANSWER();
+  return *context = &broken, 0;
+}
 CALL cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 CALL cuDevicePrimaryCtxReset_v2(int) {
   // Everything of the context goes, pinned memory too.

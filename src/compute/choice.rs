@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "cuda")]
-use super::cuda::{Cuda, CudaError, Graph};
+use super::cuda::{Cuda, CudaError, State, TickGraph};
 use super::{Backend, By, Cpu, ShapeError, Task};
 
 /// Which backend is asked for.
@@ -114,12 +114,22 @@ pub enum Processor {
 }
 
 impl Processor {
+    /// The same for who has ticks to do: a GPU that does not answer within a few of them is not waited for.
+    #[must_use]
+    pub fn hurried(self) -> Processor {
+        match self {
+            Processor::Cpu => Processor::Cpu,
+            #[cfg(feature = "cuda")]
+            Processor::Cuda(cuda) => Processor::Cuda(cuda.hurried()),
+        }
+    }
+
     /// What does the work now: while a GPU that failed rests, the CPU stands in.
     pub fn at_work(&self) -> By {
         match self {
             Processor::Cpu => By::Cpu,
             #[cfg(feature = "cuda")]
-            Processor::Cuda(cuda) if cuda.is_resting() => By::Cpu,
+            Processor::Cuda(cuda) if cuda.state() != State::Open => By::Cpu,
             #[cfg(feature = "cuda")]
             Processor::Cuda(_) => By::Cuda,
         }
@@ -130,7 +140,7 @@ impl Processor {
         Ticker {
             processor: self.clone(),
             #[cfg(feature = "cuda")]
-            graph: None,
+            graph: TickGraph::default(),
         }
     }
 }
@@ -157,11 +167,12 @@ impl Backend for Processor {
 pub struct Ticker {
     processor: Processor,
     #[cfg(feature = "cuda")]
-    graph: Option<Graph>,
+    graph: TickGraph,
 }
 
 impl Ticker {
-    /// Carries out the tasks, none of which reads what another writes. Other shapes than last time cost a capture.
+    /// Carries out the tasks, none of which reads what another writes. Other shapes than last time cost a capture,
+    /// while which the CPU does them.
     ///
     /// # Errors
     /// [`ShapeError`] if the arrays do not fit each other.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::ptr::null_mut;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,17 @@ use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
 use super::guest::Lodgers;
+use super::memory::{Discarded, Memory};
 use super::properties::Properties;
-use super::staging::{Layout, Staging};
-use crate::compute::Kernel;
+use super::staging::{Layout, Life, Staging};
+use crate::compute::frame_stats::STATS;
 use crate::compute::launch::{Arg, Step};
+use crate::compute::{FrameStats, Kernel, Task};
 
 /// What the memory pool keeps for the next launch rather than give it back (bytes).
 const POOL_KEEPS: u64 = 256 << 20;
+/// Samples of which a device that was opened anew finds the mean, before anything is asked of it.
+const PROBE: usize = 128;
 
 /// Cubins run on exactly these compute capabilities (Tegra's and desktops' do not run on each other).
 const CUBINS: [((i32, i32), &[u8]); 3] = [
@@ -60,7 +65,7 @@ pub(super) struct Device {
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
     lodgers: Lodgers,
-    life: Arc<()>,
+    life: Arc<Life>,
 }
 
 impl Device {
@@ -83,51 +88,72 @@ impl Device {
         // SAFETY: `handle` is a device; released in `drop`.
         let context =
             unsafe { result::primary_ctx::retain(handle) }.call("cuDevicePrimaryCtxRetain")?;
-        let opened = Device::in_context(handle, context, properties);
-        if opened.is_err() {
-            // SAFETY: retained above, and nothing of it is left.
-            let _ = unsafe { result::primary_ctx::release(handle) };
-        }
-        opened
-    }
-
-    fn in_context(
-        handle: sys::CUdevice,
-        context: sys::CUcontext,
-        properties: Properties,
-    ) -> Result<Device, CudaError> {
-        // SAFETY: the context was just retained.
-        unsafe { result::ctx::set_current(context) }.call("cuCtxSetCurrent")?;
-        if properties.memory_pools {
-            keep_memory(handle)?;
-        }
-        let module = load(properties.capability)?;
-        let functions = Kernel::ALL
-            .into_iter()
-            .map(|kernel| {
-                let name = CString::new(kernel.name()).unwrap_or_default();
-                // SAFETY: the module is loaded and outlives its functions.
-                let function = unsafe { result::module::get_function(module, name) };
-                Ok((kernel, function.call("cuModuleGetFunction")?))
-            })
-            .collect::<Result<Vec<_>, CudaError>>()?;
-        let (stream, background) = streams()?;
-        let event =
-            || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).call("cuEventCreate");
-        Ok(Device {
+        // From here on `drop` undoes what was done, however far it came.
+        let mut device = Device {
             properties,
             handle,
             context,
-            module,
-            functions,
-            stream,
-            background,
+            module: null_mut(),
+            functions: Vec::new(),
+            stream: null_mut(),
+            background: null_mut(),
             in_flight: None,
-            events: (event()?, event()?),
+            events: (null_mut(), null_mut()),
             graphs: HashMap::new(),
             lodgers: Lodgers::new(),
-            life: Arc::new(()),
-        })
+            life: Arc::default(),
+        };
+        device.set_up()?;
+        Ok(device)
+    }
+
+    /// Module, streams and events in the context.
+    fn set_up(&mut self) -> Result<(), CudaError> {
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(self.context) }.call("cuCtxSetCurrent")?;
+        if self.properties.memory_pools {
+            keep_memory(self.handle)?;
+        }
+        self.module = load(self.properties.capability)?;
+        for kernel in Kernel::ALL {
+            let name = CString::new(kernel.name()).unwrap_or_default();
+            // SAFETY: the module is loaded and outlives its functions.
+            let function = unsafe { result::module::get_function(self.module, name) };
+            (self.functions).push((kernel, function.call("cuModuleGetFunction")?));
+        }
+        let (lowest, highest) = priorities()?;
+        self.stream = stream(highest)?;
+        self.background = stream(lowest)?;
+        self.events.0 = event()?;
+        self.events.1 = event()?;
+        Ok(())
+    }
+
+    /// Has a kernel compute something small, and compares it with the CPU: whether the device really works.
+    pub(super) fn probe(&mut self) -> Result<(), CudaError> {
+        let samples: Vec<f32> = (0..PROBE).map(|n| n as f32).collect();
+        let mut said = [([0.0; STATS], [0; 1]); 2];
+        let [mut here, mut there] = said.each_mut().map(|(stats, known)| FrameStats {
+            samples: &samples,
+            rows: 1,
+            windows: 1,
+            length: PROBE,
+            hop: PROBE,
+            stats,
+            known,
+        });
+        here.run_on_cpu();
+        let mut launch = there.launch(&self.properties.geometry());
+        let layout = Layout::of(launch.data.iter());
+        let mut staging = self.stage(layout.bytes)?;
+        staging.fill(&layout, launch.data.iter());
+        self.run(&staging, &layout, &launch.step)?;
+        staging.drain(&layout, launch.data.iter_mut());
+        if said[0] == said[1] {
+            Ok(())
+        } else {
+            Err(CudaError::Wrong)
+        }
     }
 
     /// The context, for work on another thread while a block of its memory is held.
@@ -157,7 +183,7 @@ impl Device {
         } else {
             0
         };
-        // SAFETY: the context is current; freed by `unstage`, or with the context.
+        // SAFETY: the context is current; freed by `sweep`, or with the context.
         let host = unsafe { result::malloc_host(bytes, flags) }.call("cuMemHostAlloc")?;
         // SAFETY: just allocated, of that size: initialised here, once.
         unsafe { host.cast::<u8>().write_bytes(0, bytes) };
@@ -172,25 +198,43 @@ impl Device {
         Ok(unsafe { Staging::new(host.cast(), device, bytes, self.life.clone()) })
     }
 
-    /// Gives a block back to the driver.
-    pub(super) fn unstage(&self, staging: Staging) -> Result<(), CudaError> {
-        if !Arc::ptr_eq(&staging.life, &self.life) {
-            // Of a context that is gone, and its memory with it.
-            return Ok(());
+    /// Gives back what nobody needs any more.
+    pub(super) fn tidy(&mut self, memory: &Memory) -> Result<(), CudaError> {
+        for what in memory.discarded() {
+            match what {
+                // The graph first, then what it works on.
+                Discarded::Graph(number, staging) => {
+                    self.forget(number)?;
+                    drop(staging);
+                }
+                Discarded::Own(memory) => {
+                    // SAFETY: from `host` of a guest that never came, and nothing uses it any more.
+                    unsafe { result::free_sync(memory) }.call("cuMemFree")?;
+                }
+            }
         }
-        // SAFETY: it came from `stage` of this device, and is consumed.
-        unsafe { result::free_host(staging.as_ptr().cast()) }.call("cuMemFreeHost")
+        self.sweep()
+    }
+
+    /// Gives blocks that nobody holds back to the driver.
+    fn sweep(&self) -> Result<(), CudaError> {
+        for host in self.life.orphans() {
+            // SAFETY: it came from `stage` of this device, and its owner was dropped.
+            unsafe { result::free_host(host as *mut c_void) }.call("cuMemFreeHost")?;
+        }
+        Ok(())
     }
 
     /// Free and total memory (bytes).
     pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
+        self.sweep()?;
         result::mem_get_info().call("cuMemGetInfo")
     }
 
     /// Runs a launch on a staged block, and waits for it.
     pub(super) fn run(
         &mut self,
-        staging: &mut Staging,
+        staging: &Staging,
         layout: &Layout,
         step: &Step,
     ) -> Result<(), CudaError> {
@@ -242,7 +286,7 @@ impl Device {
     /// How long the kernel alone takes, so many times over.
     pub(super) fn measure(
         &mut self,
-        staging: &mut Staging,
+        staging: &Staging,
         layout: &Layout,
         step: &Step,
         rounds: usize,
@@ -348,8 +392,11 @@ impl Device {
         Ok(base)
     }
 
-    /// Destroys a captured graph.
-    pub(super) fn forget(&mut self, number: u64) -> Result<(), CudaError> {
+    /// Destroys a captured graph, or lets an engine go.
+    fn forget(&mut self, number: u64) -> Result<(), CudaError> {
+        if let Some(lodger) = self.lodgers.remove(&number) {
+            return lodger.leave();
+        }
         let Some(captured) = self.graphs.remove(&number) else {
             return Ok(());
         };
@@ -505,37 +552,54 @@ impl Drop for Device {
     /// what memory is left.
     fn drop(&mut self) {
         self.evict();
-        // SAFETY: every handle is this device's, was made on this thread and is not used again.
+        // SAFETY: every handle is this device's, was made on this thread and is not used again; null ones were never
+        // made.
         unsafe {
-            let _ = result::stream::synchronize(self.stream);
-            let _ = result::stream::synchronize(self.background);
+            for stream in [self.stream, self.background] {
+                if !stream.is_null() {
+                    let _ = result::stream::synchronize(stream);
+                }
+            }
             for (_, captured) in self.graphs.drain() {
                 let _ = result::graph::exec_destroy(captured.exec);
                 let _ = result::graph::destroy(captured.graph);
             }
-            let _ = result::event::destroy(self.events.0);
-            let _ = result::event::destroy(self.events.1);
-            let _ = result::stream::destroy(self.stream);
-            let _ = result::stream::destroy(self.background);
-            let _ = result::module::unload(self.module);
+            for event in [self.events.0, self.events.1] {
+                if !event.is_null() {
+                    let _ = result::event::destroy(event);
+                }
+            }
+            for stream in [self.stream, self.background] {
+                if !stream.is_null() {
+                    let _ = result::stream::destroy(stream);
+                }
+            }
+            if !self.module.is_null() {
+                let _ = result::module::unload(self.module);
+            }
             let _ = result::primary_ctx::release(self.handle);
             let _ = sys::cuDevicePrimaryCtxReset_v2(self.handle);
         }
     }
 }
 
-/// The streams of ticks and of the background, the first with the highest priority, the other with the lowest.
-fn streams() -> Result<(sys::CUstream, sys::CUstream), CudaError> {
+/// The lowest priority of streams and the highest: the background's and that of ticks.
+fn priorities() -> Result<(i32, i32), CudaError> {
     let (mut lowest, mut highest) = (0, 0);
     // SAFETY: the context is current, and both are numbers of ours.
     unsafe { sys::cuCtxGetStreamPriorityRange(&mut lowest, &mut highest) }
         .result()
         .call("cuCtxGetStreamPriorityRange")?;
-    let stream = |priority| {
-        result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
-            .call("cuStreamCreateWithPriority")
-    };
-    Ok((stream(highest)?, stream(lowest)?))
+    Ok((lowest, highest))
+}
+
+fn stream(priority: i32) -> Result<sys::CUstream, CudaError> {
+    result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
+        .call("cuStreamCreateWithPriority")
+}
+
+fn event() -> Result<sys::CUevent, CudaError> {
+    result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).call("cuEventCreate")
 }
 
 /// Tells the default pool not to give every block back to the system at once.

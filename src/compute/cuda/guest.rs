@@ -5,18 +5,26 @@
 //! maker's thread, for that may take seconds; then copies, engine and copies are captured as one graph, which the
 //! device's thread replays. A guest that cannot be captured is put onto the stream run by run.
 //!
-//! **When the device fails**, guests go before their context does; each one's next run is an error.
+//! **When the device fails**, guests go before their context does; each one's next run is an error. One that is busy
+//! keeps its guests: that run alone is an error.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
 use super::device::Device;
 use super::error::{Call, CudaError};
+use super::memory::{Discarded, Lease};
 use super::staging::{Layout, Staging};
-use super::{Cuda, LAUNCH_LIMIT, OPEN_LIMIT, lock};
+use super::{Cuda, PATIENT_LIMIT, lock};
 use crate::compute::launch::Data;
+
+/// Longest wait for an engine's run to begin, and again for it to end: predictions wait for it, and the CPU can do
+/// them.
+const GUEST_LIMIT: Duration = Duration::from_millis(250);
 
 /// An engine of somebody else's.
 pub trait Guest: Send {
@@ -65,9 +73,11 @@ unsafe impl<T> Send for Sent<T> {}
 /// An engine on the device. It may be asked from any thread; it answers one at a time.
 pub struct Hosted {
     cuda: Cuda,
-    number: u64,
+    lease: Lease,
     layout: Layout,
     outputs: Vec<usize>,
+    /// Held by who asks.
+    one: Mutex<()>,
 }
 
 impl Cuda {
@@ -84,12 +94,13 @@ impl Cuda {
     ) -> Result<Hosted, CudaError> {
         let layout = layout_of(inputs, outputs);
         let staging = self.block(layout.bytes)?;
+        let thread = &self.inner.thread;
         let (mapped, bytes) = (staging.device, layout.bytes);
-        let (context, memory) = self.inner.thread.call(OPEN_LIMIT, move |device| {
+        let (context, memory) = thread.call(PATIENT_LIMIT, move |device| {
             let memory = if device.properties.integrated {
                 0
             } else {
-                // SAFETY: the context is current; freed by `leave`, or with the context.
+                // SAFETY: the context is current; freed by `leave` or `tidy`, or with the context.
                 unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")?
             };
             Ok((Sent(device.context()), memory))
@@ -103,26 +114,37 @@ impl Cuda {
         let guest = match settle(context, &room, make) {
             Ok(guest) => guest,
             Err(e) => {
-                let freed = self.inner.thread.call(LAUNCH_LIMIT, move |_| room.free());
+                if memory != 0 {
+                    thread.memory.discard(Discarded::Own(memory));
+                }
                 self.park(staging);
-                return freed.and(Err(e));
+                return Err(e);
             }
         };
-        let number = self
-            .inner
-            .next_graph
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let staging = self.inner.thread.call(OPEN_LIMIT, move |device| {
-            let lodger = Lodger::move_in(guest, room, device.stream(), &staging);
+        let lease = thread.memory.lease();
+        let number = lease.number;
+        let (staging, moved) = thread.lend(PATIENT_LIMIT, staging, move |device, staging| {
+            let lodger = Lodger::move_in(guest, room, device.stream(), staging);
             device.lodgers().insert(number, lodger);
-            Ok(staging)
-        })?;
-        lock(&self.inner.captured).insert(number, staging);
+            Ok(())
+        });
+        if let Some(staging) = staging {
+            // Kept in any case: it goes when the engine does.
+            thread.memory.keep(number, staging);
+        }
+        if let Err(e) = moved {
+            if memory != 0 {
+                // It never moved in: the room is as empty as the one above.
+                thread.memory.discard(Discarded::Own(memory));
+            }
+            return Err(e);
+        }
         Ok(Hosted {
             cuda: self.clone(),
-            number,
+            lease,
             layout,
             outputs: outputs.to_vec(),
+            one: Mutex::default(),
         })
     }
 }
@@ -135,55 +157,34 @@ impl Hosted {
     /// anew.
     pub fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, CudaError> {
         use zerocopy::IntoBytes;
-        let mut staging = lock(&self.cuda.inner.captured)
-            .remove(&self.number)
-            .ok_or(CudaError::NotCaptured)?;
+        let _one = lock(&self.one);
         let mut outputs: Vec<Vec<f32>> = self.outputs.iter().map(|n| vec![0.0; *n]).collect();
         let mut data: Vec<Data<'_>> = inputs.iter().map(|i| Data::In(i.as_bytes())).collect();
         data.extend(outputs.iter_mut().map(|o| Data::Out(o.as_mut_bytes())));
         if !fits(&self.layout, &data) {
-            lock(&self.cuda.inner.captured).insert(self.number, staging);
             return Err(CudaError::Guest("its inputs are of other sizes".to_owned()));
         }
+        let thread = &self.cuda.inner.thread;
+        thread.pulse.check()?;
+        let number = self.lease.number;
+        let mut staging = (thread.memory.take(number)).ok_or(CudaError::NotCaptured)?;
         staging.fill(&self.layout, data.iter());
-        let number = self.number;
-        let run = self.cuda.inner.thread.call(LAUNCH_LIMIT, move |device| {
+        let (staging, said) = thread.lend(GUEST_LIMIT, staging, move |device, staging| {
             let stream = device.stream();
             let lodger = device.lodgers().get_mut(&number);
-            let said = lodger.ok_or(CudaError::NotCaptured)?.run(stream, &staging);
-            // A guest that refused has left the device as it was.
-            match said {
-                Err(CudaError::Guest(why)) => Ok((staging, Err(CudaError::Guest(why)))),
-                said => said.map(|()| (staging, Ok(()))),
-            }
+            lodger.ok_or(CudaError::NotCaptured)?.run(stream, staging)
         });
-        let (staging, said) = run.inspect_err(|_| self.cuda.forget_memory())?;
-        if said.is_ok() {
-            staging.drain(&self.layout, data.iter_mut());
-        }
-        if !self.cuda.inner.thread.is_suspect() {
-            lock(&self.cuda.inner.captured).insert(self.number, staging);
+        if let Some(staging) = staging {
+            if said.is_ok() {
+                staging.drain(&self.layout, data.iter_mut());
+            }
+            // A guest that refused and a device that is busy are as they were; one that failed takes its guests
+            // with it.
+            if thread.pulse.is_open() {
+                thread.memory.keep(number, staging);
+            }
         }
         said.map(|()| outputs)
-    }
-}
-
-impl Drop for Hosted {
-    fn drop(&mut self) {
-        let staging = lock(&self.cuda.inner.captured).remove(&self.number);
-        let Some(staging) = staging else {
-            // The device has failed, and its guests went with it; or they go when it is closed.
-            return;
-        };
-        let number = self.number;
-        let left = self.cuda.inner.thread.call(LAUNCH_LIMIT, move |device| {
-            let lodger = device.lodgers().remove(&number);
-            lodger.map_or(Ok(()), Lodger::leave)?;
-            device.unstage(staging)
-        });
-        if let Err(e) = left {
-            tracing::warn!(error = %e, "an engine's memory was not given back");
-        }
     }
 }
 

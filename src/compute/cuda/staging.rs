@@ -10,8 +10,9 @@
 //!
 //! On an integrated GPU the block is mapped: the kernel reads and writes it where it lies, and nothing is copied.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::lock;
 use crate::compute::launch::Data;
 
 /// Arrays begin on such a boundary, as from CUDA's own allocator.
@@ -58,15 +59,34 @@ impl Layout {
     }
 }
 
-/// A block of pinned host memory, owned.
+/// The life of a context: it is not torn down while a block of its memory is held.
+#[derive(Default)]
+pub(super) struct Life {
+    /// Where blocks begin that nobody holds any more; the device's thread frees them.
+    orphans: Mutex<Vec<usize>>,
+}
+
+impl Life {
+    /// Takes the blocks that are to be freed.
+    pub(super) fn orphans(&self) -> Vec<usize> {
+        std::mem::take(&mut lock(&self.orphans))
+    }
+}
+
+/// A block of pinned host memory, owned; dropped, it goes back to the driver by and by.
 pub(super) struct Staging {
-    /// From `cuMemHostAlloc`; valid while `_life` keeps its context.
+    /// From `cuMemHostAlloc`; valid while `life` keeps its context.
     host: *mut u8,
     /// The same memory as the device sees it; 0 where it does not.
     pub device: u64,
     pub bytes: usize,
-    /// The context is not torn down while this is held.
-    pub life: Arc<()>,
+    life: Arc<Life>,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        lock(&self.life.orphans).push(self.host as usize);
+    }
 }
 
 // SAFETY: it owns its memory, which any thread may touch; nothing else points to it but a device's work, which
@@ -77,9 +97,9 @@ impl Staging {
     /// Takes a block that the driver gave.
     ///
     /// # Safety
-    /// `host` is valid for reads and writes of `bytes` bytes, which are initialised, until `life` is dropped and
-    /// the block freed by the device's thread; nobody else uses it.
-    pub(super) unsafe fn new(host: *mut u8, device: u64, bytes: usize, life: Arc<()>) -> Staging {
+    /// `host` is valid for reads and writes of `bytes` bytes, which are initialised, until this is dropped and, being
+    /// among the orphans of `life`, freed by the device's thread; nobody else uses it.
+    pub(super) unsafe fn new(host: *mut u8, device: u64, bytes: usize, life: Arc<Life>) -> Staging {
         Staging {
             host,
             device,
