@@ -14,6 +14,8 @@ use super::{Cache, Key};
 
 /// Longest that a build may take.
 const LONGEST_BUILD: Duration = Duration::from_secs(30 * 60);
+/// How long one that is ended may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
 /// Most bytes of a line that a build says.
@@ -58,9 +60,10 @@ impl Apart {
         );
         let stderr = child.stderr.take();
         let listener = std::thread::spawn(move || stderr.map_or_else(String::new, last_line));
-        let ended = self.wait(&mut child);
+        // One that was ended may hang in the driver for a while: nobody waits for what it would still say.
+        let status = self.wait(&mut child)?;
         let last = listener.join().unwrap_or_default();
-        match ended? {
+        match status {
             status if status.success() => {}
             status => return Err(format!("its build ended with {status}: {last}")),
         }
@@ -89,7 +92,11 @@ impl Apart {
                 std::thread::sleep(LOOK);
                 continue;
             };
-            child.kill().and_then(|()| child.wait()).map_err(say)?;
+            child.kill().map_err(say)?;
+            let killed = Instant::now();
+            while killed.elapsed() < PATIENCE && child.try_wait().map_err(say)?.is_none() {
+                std::thread::sleep(LOOK);
+            }
             return Err(why.to_owned());
         }
     }
