@@ -357,12 +357,23 @@ impl LapTimes {
         }
     }
 
-    /// Takes other models from here on: they see every car's laps so far, one after another, once they are asked
-    /// about it. The width of their intervals begins as calibrated, and nothing is known of how far they are off.
+    /// Takes other models from here on. Another lap time model sees every car's laps so far, one after another, once it
+    /// is asked about it; the width of its intervals begins as calibrated, and nothing is known of how far it is off.
+    /// The same one on another engine goes on where it was: what was remembered and learnt holds for both.
     pub fn swap(&mut self, models: Models) {
+        let of = |models: &Models| {
+            models
+                .laptime
+                .as_ref()
+                .map(|m| m.engine.model().sha256.clone())
+        };
+        let same = of(&self.models) == of(&models);
         self.models = models;
         self.failures = 0;
         self.failure = None;
+        if same {
+            return;
+        }
         self.widths = Widths::default();
         self.shifts = Default::default();
         for seen in self.cars.values_mut() {
