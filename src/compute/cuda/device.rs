@@ -6,15 +6,17 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
-use super::guest::Lodgers;
+use super::lodger::{Lodger, Lodgers, Room};
 use super::memory::{Discarded, Memory};
 use super::properties::Properties;
+use super::recording::Recording;
 use super::staging::{Layout, Life, Staging};
 use crate::compute::frame_stats::STATS;
 use crate::compute::launch::{Arg, Step};
@@ -44,10 +46,12 @@ pub(super) fn driver_is_there() -> bool {
 
 /// A captured graph and the memory that it works on.
 pub(super) struct Captured {
-    graph: sys::CUgraph,
-    exec: sys::CUgraphExec,
+    recording: Recording,
     device_memory: u64,
 }
+
+/// The kernels, loaded.
+pub(super) type Functions = Rc<[(Kernel, sys::CUfunction)]>;
 
 /// An open device.
 pub(super) struct Device {
@@ -55,7 +59,7 @@ pub(super) struct Device {
     handle: sys::CUdevice,
     context: sys::CUcontext,
     module: sys::CUmodule,
-    functions: Vec<(Kernel, sys::CUfunction)>,
+    functions: Functions,
     /// Launches and ticks; a stream of their own, so that nothing waits for the default one.
     stream: sys::CUstream,
     /// What may take long; of two kernels that are ready the other stream's goes first.
@@ -94,7 +98,7 @@ impl Device {
             handle,
             context,
             module: null_mut(),
-            functions: Vec::new(),
+            functions: Rc::default(),
             stream: null_mut(),
             background: null_mut(),
             in_flight: None,
@@ -115,12 +119,13 @@ impl Device {
             keep_memory(self.handle)?;
         }
         self.module = load(self.properties.capability)?;
-        for kernel in Kernel::ALL {
+        let functions = Kernel::ALL.into_iter().map(|kernel| {
             let name = CString::new(kernel.name()).unwrap_or_default();
             // SAFETY: the module is loaded and outlives its functions.
             let function = unsafe { result::module::get_function(self.module, name) };
-            (self.functions).push((kernel, function.call("cuModuleGetFunction")?));
-        }
+            Ok((kernel, function.call("cuModuleGetFunction")?))
+        });
+        self.functions = functions.collect::<Result<_, CudaError>>()?;
         let (lowest, highest) = priorities()?;
         self.stream = stream(highest)?;
         self.background = stream(lowest)?;
@@ -166,6 +171,16 @@ impl Device {
         self.stream
     }
 
+    /// Keeps the context from being torn down while it is held.
+    pub(super) fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.life)
+    }
+
+    /// The kernels.
+    pub(super) fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
     /// Engines that others run on it.
     pub(super) fn lodgers(&mut self) -> &mut Lodgers {
         &mut self.lodgers
@@ -207,10 +222,8 @@ impl Device {
                     self.forget(number)?;
                     drop(staging);
                 }
-                Discarded::Own(memory) => {
-                    // SAFETY: from `host` of a guest that never came, and nothing uses it any more.
-                    unsafe { result::free_sync(memory) }.call("cuMemFree")?;
-                }
+                // Of guests that never came.
+                Discarded::Room(room) => Room::free(&room)?,
             }
         }
         self.sweep()
@@ -358,37 +371,30 @@ impl Device {
             self.synchronize()?;
             (memory, memory)
         };
-        // SAFETY: the stream is this device's and captures nothing yet.
-        unsafe {
-            result::stream::begin_capture(
-                self.stream,
-                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
-            )
-        }
-        .call("cuStreamBeginCapture")?;
-        let put = self
-            .upload(self.stream, staging.as_ptr(), base, layout)
-            .and_then(|()| {
-                steps
-                    .iter()
-                    .try_for_each(|step| self.launch(self.stream, step, layout, base))
-            })
-            .and_then(|()| self.download(self.stream, staging.as_ptr(), base, layout));
-        // SAFETY: it is capturing; ended whether or not all went in, so that the stream is usable again.
-        let graph = unsafe { result::stream::end_capture(self.stream) }.call("cuStreamEndCapture");
-        put?;
-        let graph = graph?;
-        // SAFETY: a graph that was just captured.
-        let exec = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) }
-            .call("cuGraphInstantiate")?;
-        self.graphs.insert(
-            number,
-            Captured {
-                graph,
-                exec,
-                device_memory,
-            },
-        );
+        let put = || {
+            self.upload(self.stream, staging.as_ptr(), base, layout)?;
+            let mut steps = steps.iter();
+            steps.try_for_each(|step| self.launch(self.stream, step, layout, base))?;
+            self.download(self.stream, staging.as_ptr(), base, layout)
+        };
+        // A driver may load a kernel at its first launch, which must not be captured.
+        let recording = put()
+            .and_then(|()| self.synchronize())
+            .and_then(|()| Recording::of(self.stream, put));
+        let recording = match recording {
+            Ok(recording) => recording,
+            Err(e) => {
+                if device_memory != 0 {
+                    let _ = self.free(self.stream, device_memory);
+                }
+                return Err(e);
+            }
+        };
+        let captured = Captured {
+            recording,
+            device_memory,
+        };
+        self.graphs.insert(number, captured);
         Ok(base)
     }
 
@@ -400,11 +406,7 @@ impl Device {
         let Some(captured) = self.graphs.remove(&number) else {
             return Ok(());
         };
-        // SAFETY: both were made by `capture`, and are not used again.
-        unsafe {
-            result::graph::exec_destroy(captured.exec).call("cuGraphExecDestroy")?;
-            result::graph::destroy(captured.graph).call("cuGraphDestroy")?;
-        }
+        captured.recording.destroy()?;
         match captured.device_memory {
             0 => Ok(()),
             memory => self.free(self.stream, memory),
@@ -414,8 +416,7 @@ impl Device {
     /// Runs a captured graph, and waits for it.
     pub(super) fn replay(&mut self, number: u64) -> Result<(), CudaError> {
         let captured = self.graphs.get(&number).ok_or(CudaError::NotCaptured)?;
-        // SAFETY: graph and stream are this device's; the staged block it works on is held by the caller.
-        unsafe { result::graph::launch(captured.exec, self.stream) }.call("cuGraphLaunch")?;
+        captured.recording.launch(self.stream)?;
         self.synchronize()
     }
 
@@ -505,40 +506,9 @@ impl Device {
         layout: &Layout,
         base: u64,
     ) -> Result<(), CudaError> {
-        let function = self
-            .functions
-            .iter()
-            .find_map(|(kernel, function)| (*kernel == step.kernel).then_some(*function))
-            .ok_or(CudaError::NoDevice)?;
-        // Eight bytes hold any argument; the driver reads as many as the kernel's signature says.
-        let mut values: Vec<u64> = step
-            .args
-            .iter()
-            .map(|arg| match *arg {
-                Arg::Array(i) => base + layout.arrays[i].0 as u64,
-                Arg::U32(v) => u64::from(v),
-                Arg::I32(v) => u64::from(v as u32),
-                Arg::F32(v) => u64::from(v.to_bits()),
-            })
-            .collect();
-        let mut params: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|v| std::ptr::from_mut(v).cast())
-            .collect();
-        // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
-        // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
-        // `check` requires, within the block at `base`; the driver copies the parameters before it returns.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (step.grid, 1, 1),
-                (step.block, 1, 1),
-                step.shared,
-                stream,
-                &mut params,
-            )
-        }
-        .call("cuLaunchKernel")
+        put_kernel(&self.functions, stream, step, |array| {
+            base + layout.arrays[array].0 as u64
+        })
     }
 
     fn synchronize(&self) -> Result<(), CudaError> {
@@ -551,19 +521,25 @@ impl Drop for Device {
     /// After an error that sticks (an illegal address, say) these calls fail, too; the reset clears it, and frees
     /// what memory is left.
     fn drop(&mut self) {
-        self.evict();
+        let idle = [self.stream, self.background].map(|stream| match stream.is_null() {
+            true => Ok(()),
+            // SAFETY: both streams are this device's.
+            false => unsafe { result::stream::synchronize(stream) },
+        });
+        // Their work is done, or never will be: in a context that is broken nothing of theirs is called.
+        let sound = idle.iter().all(Result::is_ok);
+        for (_, lodger) in self.lodgers.drain() {
+            match sound {
+                true => drop(lodger.leave()),
+                false => Lodger::abandon(lodger),
+            }
+        }
+        for (_, captured) in self.graphs.drain() {
+            let _ = captured.recording.destroy();
+        }
         // SAFETY: every handle is this device's, was made on this thread and is not used again; null ones were never
         // made.
         unsafe {
-            for stream in [self.stream, self.background] {
-                if !stream.is_null() {
-                    let _ = result::stream::synchronize(stream);
-                }
-            }
-            for (_, captured) in self.graphs.drain() {
-                let _ = result::graph::exec_destroy(captured.exec);
-                let _ = result::graph::destroy(captured.graph);
-            }
             for event in [self.events.0, self.events.1] {
                 if !event.is_null() {
                     let _ = result::event::destroy(event);
@@ -583,6 +559,49 @@ impl Drop for Device {
     }
 }
 
+/// Puts a kernel onto a stream, its arrays where `address` says.
+pub(super) fn put_kernel(
+    functions: &Functions,
+    stream: sys::CUstream,
+    step: &Step,
+    address: impl Fn(usize) -> u64,
+) -> Result<(), CudaError> {
+    let mut own = functions.iter();
+    let function = own
+        .find_map(|(kernel, function)| (*kernel == step.kernel).then_some(*function))
+        .ok_or(CudaError::NoDevice)?;
+    // Eight bytes hold any argument; the driver reads as many as the kernel's signature says.
+    let mut values: Vec<u64> = step
+        .args
+        .iter()
+        .map(|arg| match *arg {
+            Arg::Array(i) => address(i),
+            Arg::U32(v) => u64::from(v),
+            Arg::I32(v) => u64::from(v as u32),
+            Arg::F32(v) => u64::from(v.to_bits()),
+        })
+        .collect();
+    let mut params: Vec<*mut c_void> = values
+        .iter_mut()
+        .map(|v| std::ptr::from_mut(v).cast())
+        .collect();
+    // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
+    // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
+    // `check` requires, within the memory that the caller lays out; the driver copies the parameters before it
+    // returns.
+    unsafe {
+        result::launch_kernel(
+            function,
+            (step.grid, 1, 1),
+            (step.block, 1, 1),
+            step.shared,
+            stream,
+            &mut params,
+        )
+    }
+    .call("cuLaunchKernel")
+}
+
 /// The lowest priority of streams and the highest: the background's and that of ticks.
 fn priorities() -> Result<(i32, i32), CudaError> {
     let (mut lowest, mut highest) = (0, 0);
@@ -591,6 +610,11 @@ fn priorities() -> Result<(i32, i32), CudaError> {
         .result()
         .call("cuCtxGetStreamPriorityRange")?;
     Ok((lowest, highest))
+}
+
+/// A stream of the highest priority.
+pub(super) fn stream_for_ticks() -> Result<sys::CUstream, CudaError> {
+    stream(priorities()?.1)
 }
 
 fn stream(priority: i32) -> Result<sys::CUstream, CudaError> {

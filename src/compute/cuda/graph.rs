@@ -44,17 +44,24 @@ impl Plan {
         Plan { steps, layout }
     }
 
-    /// What captures it on the device's thread: the graph's lease, and the address of its arrays.
+    /// What captures it on the device's thread: the graph's lease, and the address of its arrays. The launches are run
+    /// once before, over what these tasks give.
     fn capture(
         &self,
+        cuda: &Cuda,
+        tasks: &mut [Box<dyn Task + '_>],
         memory: &Arc<Memory>,
     ) -> impl FnOnce(&mut super::device::Device) -> Result<(Lease, u64), CudaError> + Send + 'static
     {
         let (plan, memory) = (self.clone(), Arc::clone(memory));
+        let geometry = cuda.properties().geometry();
+        let launches: Vec<Launch<'_>> = tasks.iter_mut().map(|t| t.launch(&geometry)).collect();
+        let image = plan.layout.image(launches.iter().flat_map(|l| &l.data));
         move |device| {
             let bytes = plan.layout.bytes;
             let parked = memory.parking.take(bytes);
-            let staging = parked.map_or_else(|| device.stage(parking::rounded(bytes)), Ok)?;
+            let mut staging = parked.map_or_else(|| device.stage(parking::rounded(bytes)), Ok)?;
+            staging.slice_mut()[..image.len()].copy_from_slice(&image);
             let lease = memory.lease();
             let base = device.capture(lease.number, &staging, &plan.layout, &plan.steps)?;
             memory.keep(lease.number, staging);
@@ -92,7 +99,8 @@ impl Cuda {
         let plan = Plan::of(self, tasks);
         super::fits(plan.layout.bytes)?;
         let thread = &self.inner.thread;
-        let (lease, base) = thread.call(PATIENT_LIMIT, plan.capture(&thread.memory))?;
+        let (lease, base) =
+            thread.call(PATIENT_LIMIT, plan.capture(self, tasks, &thread.memory))?;
         Ok(Graph {
             cuda: self.clone(),
             plan,
@@ -145,7 +153,7 @@ impl Cuda {
         let thread = &self.inner.thread;
         // The old one goes first: its block may serve again.
         graph.0 = Stage::Wanted;
-        let answer = thread.send(plan.capture(&thread.memory))?;
+        let answer = thread.send(plan.capture(self, tasks, &thread.memory))?;
         graph.0 = Stage::Asked(plan, answer);
         Err(CudaError::NotYet)
     }

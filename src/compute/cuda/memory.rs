@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
+use super::lodger::Room;
 use super::parking::Parking;
 use super::staging::Staging;
 
@@ -26,8 +27,8 @@ pub(super) struct Memory {
 pub(super) enum Discarded {
     /// A graph or an engine of that number; its block is freed after it.
     Graph(u64, Option<Staging>),
-    /// Memory of the device's own.
-    Own(u64),
+    /// The memory of a scene.
+    Room(Room),
 }
 
 /// A graph's number, never used before; dropped, the graph is let go of.

@@ -5,7 +5,8 @@
 //! pinned blocks ([`staging`]), mapped where CPU and GPU share their memory (a Jetson: no copies), staged where
 //! they do not. What runs at every tick is captured once as a graph ([`Graph`]). There are two streams: that of
 //! ticks comes first; simulated races, which may take long, are on the background's, and nobody waits for them but
-//! who asked.
+//! who asked. Engines of somebody else's library are guests ([`Guest`]), alone or in one graph with kernels that
+//! prepare their inputs ([`Scene`]).
 //!
 //! **When the device fails** (an error, a hang, a library that lacks a symbol): it is logged with each kernel's
 //! launch, counted, and the CPU does the task within the same call. The device's own thread tears the context down
@@ -20,10 +21,13 @@ mod device;
 mod error;
 mod graph;
 mod guest;
+mod lodger;
 mod memory;
 mod parking;
 mod properties;
 mod pulse;
+mod recording;
+mod scene;
 mod staging;
 mod thread;
 
@@ -33,9 +37,10 @@ use std::time::{Duration, Instant};
 
 pub use self::error::CudaError;
 pub use self::graph::{Graph, TickGraph};
-pub use self::guest::{Guest, Hosted};
+pub use self::guest::{Current, Guest, Hold, Hosted, Maker, Staged};
 pub use self::properties::Properties;
 pub use self::pulse::State;
+pub use self::scene::{Array, Assembled, Scene};
 use self::staging::{Layout, Staging};
 use self::thread::{Opened, Thread};
 use super::launch::{Data, Step};

@@ -16,7 +16,7 @@ use super::lock;
 use crate::compute::launch::Data;
 
 /// Arrays begin on such a boundary, as from CUDA's own allocator.
-const ALIGN: usize = 256;
+pub(super) const ALIGN: usize = 256;
 
 /// Where the arrays of a launch lie in a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,26 @@ impl Layout {
             to_device: bounds[1],
             from_device: bounds[0],
             bytes: bounds[2].max(ALIGN),
+        }
+    }
+}
+
+impl Layout {
+    /// What the device is to read, as it lies in a block.
+    pub(super) fn image<'a>(&self, data: impl Iterator<Item = &'a Data<'a>>) -> Vec<u8> {
+        let mut block = vec![0; self.to_device];
+        self.fill(&mut block, data);
+        block
+    }
+
+    /// Writes what the device is to read.
+    fn fill<'a>(&self, block: &mut [u8], data: impl Iterator<Item = &'a Data<'a>>) {
+        for (&(at, length), data) in self.arrays.iter().zip(data) {
+            match data {
+                Data::In(bytes) => block[at..at + length].copy_from_slice(bytes),
+                Data::InOut(bytes) => block[at..at + length].copy_from_slice(bytes),
+                Data::Out(_) => {}
+            }
         }
     }
 }
@@ -124,14 +144,7 @@ impl Staging {
 
     /// Writes what the device is to read.
     pub(super) fn fill<'a>(&mut self, layout: &Layout, data: impl Iterator<Item = &'a Data<'a>>) {
-        let block = self.slice_mut();
-        for (&(at, length), data) in layout.arrays.iter().zip(data) {
-            match data {
-                Data::In(bytes) => block[at..at + length].copy_from_slice(bytes),
-                Data::InOut(bytes) => block[at..at + length].copy_from_slice(bytes),
-                Data::Out(_) => {}
-            }
-        }
+        layout.fill(self.slice_mut(), data);
     }
 
     /// Reads what the device wrote.

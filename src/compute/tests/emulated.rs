@@ -20,7 +20,7 @@ use crate::strategy::planner::{Question, advise, advise_on};
 /// Set in the inner run.
 const INSIDE: &str = "TRACKSIDE_TEST_INSIDE";
 /// Said by an inner run that came to its end.
-const DONE: &str = "the inner run is done";
+pub(super) const DONE: &str = "the inner run is done";
 /// Fresh inputs for each kernel.
 const ROUNDS: u64 = 3;
 /// A device that failed is back by then, on a machine that has much else to do.
@@ -30,6 +30,11 @@ const TICKS: u64 = 300;
 
 /// Whether this is the inner run; else runs the test of that name with that driver, and asks for its success.
 fn inside(test: &str, driver: &str) -> bool {
+    inside_of(module_path!(), test, driver)
+}
+
+/// The same for a test of another module.
+pub(super) fn inside_of(module: &str, test: &str, driver: &str) -> bool {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -55,7 +60,7 @@ fn inside(test: &str, driver: &str) -> bool {
         assert!(built.success(), "the tests' driver does not compile");
         dir
     });
-    let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    let name = format!("{}::{test}", module.split_once("::").unwrap().1);
     let run = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--nocapture"])
         .env(INSIDE, "1")
