@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::inference::Engine;
-use crate::inference::tensorrt::{Apart, BACKEND, Cache, Gpu, Precision, TensorRt, Unavailable};
+use crate::inference::tensorrt::{
+    Apart, BACKEND, Cache, Gpu, Precision, TensorRt, Together, Unavailable,
+};
 use crate::predict::Models;
 
 /// How long the GPU is left alone after it failed, and at most.
@@ -162,7 +164,28 @@ impl Accelerator {
         });
         // Whatever is not on the GPU now, or fails there, is tried again then.
         self.rest.begin(Instant::now());
-        models.ok().filter(|_| taken > 0)
+        let mut models = models.ok().filter(|_| taken > 0)?;
+        models.together = self.together(&gpu, folder, on_cpu, &models);
+        Some(models)
+    }
+
+    /// What answers for all of them at once, where the GPU has taken each; if it does not take them together, each
+    /// answers for itself.
+    fn together(
+        &self,
+        gpu: &Gpu,
+        folder: &Path,
+        on_cpu: &Models,
+        models: &Models,
+    ) -> Option<Arc<Together>> {
+        if !models.engines().all(|e| e.backend() == BACKEND) || self.stop.is_cancelled() {
+            return None;
+        }
+        let with = (&self.cache, self.precision);
+        let together = on_cpu
+            .with_all(|cpus, choices| Together::load(gpu, cpus, choices, folder, with))
+            .inspect_err(|e| tracing::warn!(error = %e, "models on the GPU answer one by one"));
+        together.ok().flatten().map(Arc::new)
     }
 
     /// There are other models: they are not kept waiting for the rest of those before.

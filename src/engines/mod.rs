@@ -289,4 +289,4 @@ fn stamp(chosen: &Chosen) -> Option<(SystemTime, u64)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,7 +17,7 @@ fn shipped() -> Chosen {
 }
 
 /// Eight cars, 24 laps, tyres that wear, a stop each, and noise.
-fn invented() -> RaceData {
+pub(crate) fn invented() -> RaceData {
     let mut rows = String::from(
         "season,round,event_name,driver_number,team,lap_number,lap_time_s,sector1_s,sector2_s,sector3_s,\
          lap_end_session_s,stint,compound,tyre_life_laps,is_in_lap,is_out_lap,track_status\n",

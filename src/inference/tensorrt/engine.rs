@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::plan::{self, Builder, Made};
 use super::session::{COMPILES, Learned, Session, numbers};
 use super::{Apart, BACKEND, Cache, Key, Machine, Precision, Unavailable};
-use crate::compute::cuda::{Cuda, CudaError, Guest, Hosted};
+use crate::compute::cuda::{Cuda, CudaError, Guest, Hold, Hosted};
 use crate::inference::{self, Engine, EngineError, Model, Parity, Tensor, TensorSpec, parity};
 
 /// TensorRT and a GPU.
@@ -49,6 +49,54 @@ impl Gpu {
         &self.builder.machine
     }
 
+    /// The device, which the kernels have, too.
+    pub(super) fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+
+    /// The plan of that model, as [`Builder::plan`] gives it. Where TensorRT builds it in this process, it does so in the
+    /// device's context, which is held meanwhile: a tick that fails must not tear it down under a build of minutes.
+    pub(super) fn plan(
+        &self,
+        model: &Model,
+        onnx: &[u8],
+        cache: &Cache,
+        precision: Precision,
+        batch: usize,
+    ) -> Result<(Vec<u8>, Made), EngineError> {
+        let failed = |e: CudaError| EngineError::Load {
+            model: model.id(),
+            backend: BACKEND,
+            why: e.to_string(),
+        };
+        let here = self.builder.apart.is_none();
+        let hold = here.then(|| self.cuda.hold()).transpose().map_err(failed)?;
+        let current = hold.as_ref().map(Hold::current);
+        let _current = current.transpose().map_err(failed)?;
+        self.builder.plan(model, onnx, cache, precision, batch)
+    }
+
+    /// That plan of that model, about to run.
+    pub(super) fn prepared<'a>(
+        &'a self,
+        cache: &'a Cache,
+        model: &'a Model,
+        plan: &'a [u8],
+        key: &'a Key,
+    ) -> Prepared<'a> {
+        let compiler = self.compiler();
+        Prepared {
+            builder: &self.builder,
+            cache,
+            model,
+            plan,
+            key,
+            kernels: COMPILES.then(|| cache.kernels(key, &compiler)),
+            compiler,
+            learned: Learned::default(),
+        }
+    }
+
     /// The same, with plans built in a process of their own.
     #[must_use]
     pub fn building(mut self, apart: Apart) -> Gpu {
@@ -77,6 +125,39 @@ pub struct TensorRt {
     sessions: Vec<(usize, Hosted)>,
     cpu: Arc<dyn Engine>,
     failed: AtomicBool,
+}
+
+/// A plan that is about to run, and the kernels that were compiled for it another time.
+pub(super) struct Prepared<'a> {
+    builder: &'a Builder,
+    cache: &'a Cache,
+    model: &'a Model,
+    plan: &'a [u8],
+    key: &'a Key,
+    compiler: String,
+    kernels: Option<Vec<u8>>,
+    learned: Learned,
+}
+
+impl Prepared<'_> {
+    /// On the device whose context is current.
+    pub(super) fn make(&self) -> Result<Box<dyn Guest>, String> {
+        let from = (self.builder.library, &self.builder.logger);
+        let kernels = self.kernels.as_ref().map(|k| (k.as_slice(), &self.learned));
+        let (plan, batch) = (self.plan, self.key.batch);
+        Ok(Box::new(Session::load(
+            from, plan, self.model, batch, kernels,
+        )?))
+    }
+
+    /// Keeps what its first run has compiled.
+    pub(super) fn keep(self) {
+        if let (Some(kept), Some(new)) = (self.kernels, self.learned.take())
+            && kept != new
+        {
+            self.cache.keep_kernels(self.key, &self.compiler, &new);
+        }
+    }
 }
 
 /// Why a plan did not become an engine.
@@ -135,10 +216,7 @@ impl TensorRt {
         for batch in engine.model.batches.clone() {
             let runs = inference::runs(&engine.model, recorded.as_ref(), batch);
             let session = settled(
-                || {
-                    gpu.builder
-                        .plan(&engine.model, &onnx, cache, precision, batch)
-                },
+                || gpu.plan(&engine.model, &onnx, cache, precision, batch),
                 |plan, made| {
                     let session = engine.session(gpu, cache, plan, made)?;
                     engine.compare(&session, batch, &runs, precision)?;
@@ -167,17 +245,10 @@ impl TensorRt {
         let sizes = |specs: &[TensorSpec]| -> Vec<usize> {
             specs.iter().map(|s| numbers(s, batch)).collect()
         };
-        let compiler = gpu.compiler();
-        let kernels = COMPILES.then(|| cache.kernels(&made.key, &compiler));
-        let learned = Learned::default();
-        let make = || -> Result<Box<dyn Guest>, String> {
-            let from = (gpu.builder.library, &gpu.builder.logger);
-            let kernels = kernels.as_ref().map(|k| (k.as_slice(), &learned));
-            Ok(Box::new(Session::load(from, plan, model, batch, kernels)?))
-        };
-        let hosted = gpu
-            .cuda
-            .host(&sizes(&model.inputs), &sizes(&model.outputs), make);
+        let prepared = gpu.prepared(cache, model, plan, &made.key);
+        let hosted = (gpu.cuda).host(&sizes(&model.inputs), &sizes(&model.outputs), || {
+            prepared.make()
+        });
         let hosted = hosted.map_err(|e| {
             let why = format!("batch {batch}: {e}");
             self.refusal(&e, |model, backend| EngineError::Load {
@@ -186,11 +257,7 @@ impl TensorRt {
                 why,
             })
         })?;
-        if let (Some(kept), Some(new)) = (kernels, learned.take())
-            && kept != new
-        {
-            cache.keep_kernels(&made.key, &compiler, &new);
-        }
+        prepared.keep();
         tracing::info!(model = model.id(), ?made, "an engine is on the GPU");
         Ok(hosted)
     }

@@ -15,6 +15,7 @@
 //! | `plan` | a plan, made of an ONNX file |
 //! | `session` | a plan on the device |
 //! | `engine` | a model with its sessions, and the CPU engine behind them |
+//! | `together` | several models in one graph, with the kernel that assembles their inputs |
 //! | `apart` | a build in a process of its own |
 //!
 //! Beside the plans lies what makes the next build or start shorter: TensorRT's measurements of this machine, and what
@@ -38,6 +39,8 @@ mod session;
 #[cfg(test)]
 #[cfg(feature = "tensorrt")]
 mod tests;
+#[cfg(feature = "tensorrt")]
+mod together;
 
 use std::str::FromStr;
 
@@ -51,8 +54,12 @@ pub use engine::{Gpu, TensorRt};
 pub use key::{Key, Machine};
 #[cfg(feature = "tensorrt")]
 pub use plan::{Builder, Made};
+#[cfg(feature = "tensorrt")]
+pub use together::Together;
 
 use super::Model;
+#[cfg(not(feature = "tensorrt"))]
+use super::{EngineError, Tensor};
 
 /// Its name in predictions.
 pub const BACKEND: &str = "tensorrt";
@@ -132,6 +139,27 @@ impl Unavailable {
                 "run the same command on the machine that is to use the engines"
             }
         }
+    }
+}
+
+/// Models that answer together: without TensorRT there are none.
+#[cfg(not(feature = "tensorrt"))]
+#[derive(Debug)]
+pub enum Together {}
+
+#[cfg(not(feature = "tensorrt"))]
+impl Together {
+    /// Whether it has not failed.
+    pub fn works(&self) -> bool {
+        match *self {}
+    }
+
+    /// The outputs of each model that is asked.
+    ///
+    /// # Errors
+    /// None, for nobody can ask.
+    pub fn run(&self, _: &[(usize, &[Tensor])]) -> Result<Vec<Vec<Tensor>>, EngineError> {
+        match *self {}
     }
 }
 
