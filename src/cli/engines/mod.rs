@@ -1,5 +1,6 @@
 //! `trackside engines ls|build|verify`: the models, what computes them here, and the engines built for this machine.
 
+mod together;
 mod verify;
 
 use std::path::PathBuf;

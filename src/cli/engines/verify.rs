@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Backend, Common};
+use super::{Backend, Common, together};
 use crate::cli::say::say;
 #[cfg(not(feature = "tensorrt"))]
 use crate::inference::tensorrt::Unavailable;
@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Time so many runs of each, too.
     #[arg(long, value_name = "RUNS", default_value_t = 0)]
     time: usize,
+    /// Put the live models into one graph, too, and compare and time that.
+    #[arg(long, requires = "require_gpu")]
+    together: bool,
     /// Hand the models over so many times, CPU to GPU and back, while they are asked; fail if a tick is late.
     #[arg(
         long,
@@ -108,16 +111,26 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             });
         }
     }
+    let joined = match args.together {
+        true => Some(together::judged(
+            &folder,
+            &cache,
+            args.precision,
+            args.time,
+        )?),
+        false => None,
+    };
     let backend = Backend::of(&machine);
     let swaps = match args.swaps {
         0 => None,
         swaps => Some(swap_under_load(&folder, &cache, args.precision, swaps)?),
     };
     if args.common.json {
-        let all = serde_json::json!({ "tensorrt": backend, "models": verdicts, "swaps": swaps });
+        let all = serde_json::json!({ "tensorrt": backend, "models": verdicts, "together": joined, "swaps": swaps });
         say!("{all:#}");
     } else {
         verdicts.iter().for_each(Verdict::say);
+        joined.iter().for_each(together::Judged::say);
         backend.say();
         if let Some(s) = &swaps {
             let (swaps, ticks, late, longest) = (s.swaps, s.ticks, s.late, s.longest_ms);
@@ -130,6 +143,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(
         late == 0,
         "{late} ticks were late while models were handed over"
+    );
+    anyhow::ensure!(
+        joined.as_ref().is_none_or(|t| t.ok),
+        "together the models do not answer as the CPU's do"
     );
     let bad = verdicts.iter().filter(|v| !v.ok).count();
     anyhow::ensure!(
