@@ -3,7 +3,8 @@
 // Only what `src/compute/cuda` calls. It is stricter than a device where it can be: a stream does nothing before
 // somebody waits for it, so that a result that is read too early is wrong here, every time; memory lies against
 // pages that may not be touched; a handle that is used after it was destroyed, a copy that leaves its memory, a
-// block that is freed twice and an argument list that does not fit end the run.
+// block that is freed twice, a copy from the device of words that nobody wrote and an argument list that does not
+// fit end the run.
 //
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
 // `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
@@ -21,6 +22,8 @@
 namespace {
 
 const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700;
+// What shim::Guarded fills memory with; no kernel gives that number but once in four thousand million words.
+const u32 NEVER_WRITTEN = 0xa5a5a5a5u;
 
 struct Stream {
   std::vector<std::function<void()>> waiting;
@@ -84,6 +87,13 @@ void inside(std::map<u64, shim::Guarded *> &blocks, u64 at, size_t bytes, const 
   if (after == blocks.begin()) misuse(what);
   auto &[start, block] = *--after;
   if (at + bytes > start + block->bytes) misuse(what);
+}
+
+// Ends the run if a word is as memory is before anybody writes to it.
+void written(u64 at, size_t bytes) {
+  const u32 *word = (const u32 *)(uintptr_t)at;
+  for (size_t i = 0; i < bytes / 4; i++)
+    if (word[i] == NEVER_WRITTEN) misuse("a copy from the device holds words that were never written");
 }
 
 int allocate(std::map<u64, shim::Guarded *> &blocks, u64 *at, size_t bytes) {
@@ -255,7 +265,16 @@ CALL cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *stream) {
   enqueue(stream, [=] {
     inside(device_memory, from, bytes, "a copy from the device leaves its memory");
     inside(pinned_memory, (u64)(uintptr_t)to, bytes, "a copy to memory that is not pinned");
+    written(from, bytes);
     memcpy(to, (void *)(uintptr_t)from, bytes);
+  });
+  return 0;
+}
+CALL cuMemsetD8Async(u64 at, unsigned char value, size_t bytes, void *stream) {
+  ANSWER();
+  enqueue(stream, [=] {
+    inside(device_memory, at, bytes, "a fill leaves its memory");
+    memset((void *)(uintptr_t)at, value, bytes);
   });
   return 0;
 }

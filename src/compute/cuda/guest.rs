@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
-use super::device::Device;
+use super::device::{Device, clear_gaps};
 use super::error::{Call, CudaError};
 use super::memory::{Discarded, Lease};
 use super::staging::{Layout, Staging};
@@ -96,12 +96,15 @@ impl Cuda {
         let staging = self.block(layout.bytes)?;
         let thread = &self.inner.thread;
         let (mapped, bytes) = (staging.device, layout.bytes);
+        let own = layout.clone();
         let (context, memory) = thread.call(PATIENT_LIMIT, move |device| {
             let memory = if device.properties.integrated {
                 0
             } else {
                 // SAFETY: the context is current; freed by `leave` or `tidy`, or with the context.
-                unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")?
+                let memory = unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")?;
+                clear_gaps(device.stream(), memory, &own)?;
+                memory
             };
             Ok((Sent(device.context()), memory))
         })?;
