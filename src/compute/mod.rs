@@ -42,7 +42,7 @@ mod tests;
 pub mod workload;
 
 pub use assemble_inputs::AssembleInputs;
-pub use choice::{Choice, Processor, Ticker};
+pub use choice::{Choice, Processor, Ticker, Witness};
 pub use cpu::Cpu;
 pub use delta_trace::DeltaTrace;
 pub use frame_stats::FrameStats;
