@@ -3,8 +3,9 @@
 // Only what `src/compute/cuda` calls. It is stricter than a device where it can be: a stream does nothing before
 // somebody waits for it, so that a result that is read too early is wrong here, every time; memory lies against
 // pages that may not be touched; a handle that is used after it was destroyed, a copy that leaves its memory, a
-// block that is freed twice, a call on a thread that has no context and an argument list that does not fit end the
-// run. What a captured graph leaves open is done in an order of chance, another one at every launch.
+// block that is freed twice, a call on a thread that has no context, a copy from the device of words that nobody wrote
+// and an argument list that does not fit end the run. What a captured graph leaves open is done in an order of chance,
+// another one at every launch.
 //
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
 // `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
@@ -26,6 +27,8 @@ namespace {
 
 const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, UNCAPTURED = 900, UNJOINED = 904;
 const size_t HANDLE_BYTES = 4096;  // of the device's memory that a stream, an event or a graph counts as
+// What shim::Guarded fills memory with; no kernel gives that number but once in four thousand million words.
+const u32 NEVER_WRITTEN = 0xa5a5a5a5u;
 
 struct Node {
   std::function<void()> work;
@@ -150,6 +153,13 @@ void inside(std::map<u64, shim::Guarded *> &blocks, u64 at, size_t bytes, const 
   if (after == blocks.begin()) misuse(what);
   auto &[start, block] = *--after;
   if (at + bytes > start + block->bytes) misuse(what);
+}
+
+// Ends the run if a word is as memory is before anybody writes to it.
+void written(u64 at, size_t bytes) {
+  const u32 *word = (const u32 *)(uintptr_t)at;
+  for (size_t i = 0; i < bytes / 4; i++)
+    if (word[i] == NEVER_WRITTEN) misuse("a copy from the device holds words that were never written");
 }
 
 int allocate(std::map<u64, shim::Guarded *> &blocks, u64 *at, size_t bytes) {
@@ -352,6 +362,7 @@ CALL cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *stream) {
   enqueue(stream, [=] {
     inside(device_memory, from, bytes, "a copy from the device leaves its memory");
     inside(pinned_memory, (u64)(uintptr_t)to, bytes, "a copy to memory that is not pinned");
+    written(from, bytes);
     memcpy(to, (void *)(uintptr_t)from, bytes);
   });
   return 0;
@@ -359,7 +370,7 @@ CALL cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *stream) {
 CALL cuMemsetD8Async(u64 at, unsigned char value, size_t bytes, void *stream) {
   ANSWER();
   enqueue(stream, [=] {
-    inside(device_memory, at, bytes, "a memset leaves its memory");
+    inside(device_memory, at, bytes, "a fill leaves its memory");
     memset((void *)(uintptr_t)at, value, bytes);
   });
   return 0;

@@ -4,6 +4,7 @@
 //! the time that an answer takes. `cuda` is a wish that is refused where it cannot be met.
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Deserializer};
 
@@ -160,6 +161,47 @@ impl Backend for Processor {
             #[cfg(feature = "cuda")]
             Processor::Cuda(cuda) => cuda.run(task),
         }
+    }
+}
+
+/// A processor, and whether all that was asked of it was done on what it is.
+pub struct Witness<'a> {
+    processor: &'a Processor,
+    fell_back: AtomicBool,
+}
+
+impl Witness<'_> {
+    /// Of work that is about to begin.
+    pub fn of(processor: &Processor) -> Witness<'_> {
+        Witness {
+            processor,
+            fell_back: AtomicBool::new(false),
+        }
+    }
+
+    /// What has done the work since then; the CPU, if it did any of it.
+    pub fn by(&self) -> By {
+        match self.processor {
+            Processor::Cpu => By::Cpu,
+            #[cfg(feature = "cuda")]
+            Processor::Cuda(_) if self.fell_back.load(Ordering::Relaxed) => By::Cpu,
+            #[cfg(feature = "cuda")]
+            Processor::Cuda(_) => By::Cuda,
+        }
+    }
+}
+
+impl Backend for Witness<'_> {
+    fn name(&self) -> &'static str {
+        self.processor.name()
+    }
+
+    fn run(&self, task: &mut dyn Task) -> Result<By, ShapeError> {
+        let by = self.processor.run(task)?;
+        if by == By::Cpu {
+            self.fell_back.store(true, Ordering::Relaxed);
+        }
+        Ok(by)
     }
 }
 

@@ -44,10 +44,27 @@ pub(super) fn driver_is_there() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// A captured graph and the memory that it works on.
+/// A captured graph and where it works.
 pub(super) struct Captured {
     recording: Recording,
-    device_memory: u64,
+    place: Place,
+}
+
+/// Where a launch's arrays lie for the device.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the staged block itself, which is mapped there: nothing is copied.
+    Mapped(u64),
+    /// In memory of the device's own, to and from which they are copied.
+    Own(u64),
+}
+
+impl Place {
+    fn base(self) -> u64 {
+        match self {
+            Place::Mapped(base) | Place::Own(base) => base,
+        }
+    }
 }
 
 /// The kernels, loaded.
@@ -64,8 +81,8 @@ pub(super) struct Device {
     stream: sys::CUstream,
     /// What may take long; of two kernels that are ready the other stream's goes first.
     background: sys::CUstream,
-    /// The memory of the launch that is there (0: none of its own).
-    in_flight: Option<u64>,
+    /// Where the launch that is there has its arrays.
+    in_flight: Option<Place>,
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
     lodgers: Lodgers,
@@ -252,10 +269,10 @@ impl Device {
         step: &Step,
     ) -> Result<(), CudaError> {
         let stream = self.stream;
-        self.with_memory(staging, layout, |device, base| {
-            device.upload(stream, staging.as_ptr(), base, layout)?;
-            device.launch(stream, step, layout, base)?;
-            device.download(stream, staging.as_ptr(), base, layout)
+        self.with_place(staging, layout, step, |device, place| {
+            device.upload(stream, staging.as_ptr(), place, layout)?;
+            device.launch(stream, step, layout, place)?;
+            device.download(stream, staging.as_ptr(), place, layout)
         })?;
         self.synchronize()
     }
@@ -269,30 +286,23 @@ impl Device {
         step: &Step,
     ) -> Result<(), CudaError> {
         let stream = self.background;
-        let (memory, base) = if self.properties.integrated {
-            (0, staging.device)
-        } else {
-            let memory = self.allocate(stream, layout.bytes)?;
-            (memory, memory)
-        };
-        self.in_flight = Some(memory);
-        self.upload(stream, staging.as_ptr(), base, layout)?;
-        self.launch(stream, step, layout, base)?;
-        self.download(stream, staging.as_ptr(), base, layout)
+        let place = self.place(stream, staging, layout, std::slice::from_ref(step))?;
+        self.in_flight = Some(place);
+        self.upload(stream, staging.as_ptr(), place, layout)?;
+        self.launch(stream, step, layout, place)?;
+        self.download(stream, staging.as_ptr(), place, layout)
     }
 
     /// Whether what was submitted is done.
     pub(super) fn is_done(&mut self) -> Result<bool, CudaError> {
-        let memory = self.in_flight.ok_or(CudaError::NotCaptured)?;
+        let place = self.in_flight.ok_or(CudaError::NotCaptured)?;
         // SAFETY: the stream is this device's.
         match unsafe { sys::cuStreamQuery(self.background) } {
             sys::CUresult::CUDA_ERROR_NOT_READY => return Ok(false),
             said => said.result().call("cuStreamQuery")?,
         }
         self.in_flight = None;
-        if memory != 0 {
-            self.free(self.background, memory)?;
-        }
+        self.leave(self.background, place)?;
         Ok(true)
     }
 
@@ -306,13 +316,13 @@ impl Device {
     ) -> Result<Vec<Duration>, CudaError> {
         let mut took = Vec::with_capacity(rounds);
         let stream = self.stream;
-        self.with_memory(staging, layout, |device, base| {
+        self.with_place(staging, layout, step, |device, place| {
             let (begin, end) = device.events;
             for _ in 0..rounds {
-                device.upload(stream, staging.as_ptr(), base, layout)?;
+                device.upload(stream, staging.as_ptr(), place, layout)?;
                 // SAFETY: events and stream are this device's.
                 unsafe { result::event::record(begin, stream) }.call("cuEventRecord")?;
-                device.launch(stream, step, layout, base)?;
+                device.launch(stream, step, layout, place)?;
                 // SAFETY: as above.
                 unsafe { result::event::record(end, stream) }.call("cuEventRecord")?;
                 device.synchronize()?;
@@ -321,7 +331,7 @@ impl Device {
                     unsafe { result::event::elapsed(begin, end) }.call("cuEventElapsedTime")?;
                 took.push(Duration::from_secs_f64(f64::from(ms) / 1e3));
             }
-            device.download(stream, staging.as_ptr(), base, layout)
+            device.download(stream, staging.as_ptr(), place, layout)
         })?;
         self.synchronize()?;
         Ok(took)
@@ -336,6 +346,9 @@ impl Device {
         let mut took = Vec::with_capacity(rounds);
         let (begin, end) = self.events;
         let memory = self.allocate(self.stream, 2 * bytes)?;
+        // SAFETY: just allocated, of that size, for this stream.
+        unsafe { result::memset_d8_async(memory, 0, 2 * bytes, self.stream) }
+            .call("cuMemsetD8Async")?;
         for _ in 0..rounds {
             // SAFETY: both halves lie in the allocation; events and stream are this device's.
             unsafe {
@@ -363,39 +376,24 @@ impl Device {
         layout: &Layout,
         steps: &[Step],
     ) -> Result<u64, CudaError> {
-        let (device_memory, base) = if self.properties.integrated {
-            (0, staging.device)
-        } else {
-            let memory = self.allocate(self.stream, layout.bytes)?;
-            // The allocation is stream-ordered: it must have happened before it may be captured.
-            self.synchronize()?;
-            (memory, memory)
-        };
+        let place = self.place(self.stream, staging, layout, steps)?;
         let put = || {
-            self.upload(self.stream, staging.as_ptr(), base, layout)?;
+            self.upload(self.stream, staging.as_ptr(), place, layout)?;
             let mut steps = steps.iter();
-            steps.try_for_each(|step| self.launch(self.stream, step, layout, base))?;
-            self.download(self.stream, staging.as_ptr(), base, layout)
+            steps.try_for_each(|step| self.launch(self.stream, step, layout, place))?;
+            self.download(self.stream, staging.as_ptr(), place, layout)
         };
-        // A driver may load a kernel at its first launch, which must not be captured.
+        // The allocation is stream-ordered, and a driver may load a kernel at its first launch: both must have happened
+        // before anything is captured.
         let recording = put()
             .and_then(|()| self.synchronize())
             .and_then(|()| Recording::of(self.stream, put));
         let recording = match recording {
             Ok(recording) => recording,
-            Err(e) => {
-                if device_memory != 0 {
-                    let _ = self.free(self.stream, device_memory);
-                }
-                return Err(e);
-            }
+            Err(e) => return self.leave(self.stream, place).and(Err(e)),
         };
-        let captured = Captured {
-            recording,
-            device_memory,
-        };
-        self.graphs.insert(number, captured);
-        Ok(base)
+        self.graphs.insert(number, Captured { recording, place });
+        Ok(place.base())
     }
 
     /// Destroys a captured graph, or lets an engine go.
@@ -407,10 +405,7 @@ impl Device {
             return Ok(());
         };
         captured.recording.destroy()?;
-        match captured.device_memory {
-            0 => Ok(()),
-            memory => self.free(self.stream, memory),
-        }
+        self.leave(self.stream, captured.place)
     }
 
     /// Runs a captured graph, and waits for it.
@@ -420,21 +415,44 @@ impl Device {
         self.synchronize()
     }
 
-    /// Memory for a launch: the staged block itself where it is mapped, else from the pool for as long as it takes.
-    fn with_memory(
+    /// Has `work` done with a place for a launch's arrays, for as long as it takes.
+    fn with_place(
         &mut self,
         staging: &Staging,
         layout: &Layout,
-        work: impl FnOnce(&mut Device, u64) -> Result<(), CudaError>,
+        step: &Step,
+        work: impl FnOnce(&mut Device, Place) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
-        if self.properties.integrated {
-            return work(self, staging.device);
-        }
-        let memory = self.allocate(self.stream, layout.bytes)?;
-        let done = work(self, memory);
+        let place = self.place(self.stream, staging, layout, std::slice::from_ref(step))?;
+        let done = work(self, place);
         // Freed in the stream's order, after the work.
-        let freed = self.free(self.stream, memory);
+        let freed = self.leave(self.stream, place);
         done.and(freed)
+    }
+
+    /// A place for the arrays of launches: the staged block where all of them may work on it, else memory of the
+    /// device's own, in which nothing that is copied back is left as it was found.
+    fn place(
+        &self,
+        stream: sys::CUstream,
+        staging: &Staging,
+        layout: &Layout,
+        steps: &[Step],
+    ) -> Result<Place, CudaError> {
+        if self.properties.integrated && steps.iter().all(|step| step.kernel.streams()) {
+            return Ok(Place::Mapped(staging.device));
+        }
+        let memory = self.allocate(stream, layout.bytes)?;
+        clear_gaps(stream, memory, layout)?;
+        Ok(Place::Own(memory))
+    }
+
+    /// Gives a place up.
+    fn leave(&self, stream: sys::CUstream, place: Place) -> Result<(), CudaError> {
+        match place {
+            Place::Mapped(_) => Ok(()),
+            Place::Own(memory) => self.free(stream, memory),
+        }
     }
 
     fn allocate(&self, stream: sys::CUstream, bytes: usize) -> Result<u64, CudaError> {
@@ -459,15 +477,18 @@ impl Device {
         }
     }
 
-    /// Sends what the kernels read. Nothing where the device reads the staged block itself.
+    /// Sends what the kernels read.
     fn upload(
         &self,
         stream: sys::CUstream,
         host: *const u8,
-        base: u64,
+        place: Place,
         layout: &Layout,
     ) -> Result<(), CudaError> {
-        if self.properties.integrated || layout.to_device == 0 {
+        let Place::Own(base) = place else {
+            return Ok(());
+        };
+        if layout.to_device == 0 {
             return Ok(());
         }
         // SAFETY: both blocks are at least as long as the layout; the host's is pinned and not touched until the
@@ -484,11 +505,14 @@ impl Device {
         &self,
         stream: sys::CUstream,
         host: *mut u8,
-        base: u64,
+        place: Place,
         layout: &Layout,
     ) -> Result<(), CudaError> {
+        let Place::Own(base) = place else {
+            return Ok(());
+        };
         let bytes = layout.bytes - layout.from_device;
-        if self.properties.integrated || bytes == 0 {
+        if bytes == 0 {
             return Ok(());
         }
         // SAFETY: as in `upload`.
@@ -504,10 +528,10 @@ impl Device {
         stream: sys::CUstream,
         step: &Step,
         layout: &Layout,
-        base: u64,
+        place: Place,
     ) -> Result<(), CudaError> {
         put_kernel(&self.functions, stream, step, |array| {
-            base + layout.arrays[array].0 as u64
+            place.base() + layout.arrays[array].0 as u64
         })
     }
 
@@ -640,6 +664,22 @@ fn keep_memory(handle: sys::CUdevice) -> Result<(), CudaError> {
         )
         .call("cuMemPoolSetAttribute")
     }
+}
+
+/// Clears what lies between outputs: they come back in one copy, and no word of that is to be one that was never
+/// written. The outputs themselves are left as they are, so that a kernel that forgets one is found.
+pub(super) fn clear_gaps(
+    stream: sys::CUstream,
+    base: u64,
+    layout: &Layout,
+) -> Result<(), CudaError> {
+    for (at, bytes) in layout.gaps() {
+        // SAFETY: it lies in the memory at `base`, which is as long as the layout and was allocated for this stream
+        // or before it.
+        unsafe { result::memset_d8_async(base + at as u64, 0, bytes, stream) }
+            .call("cuMemsetD8Async")?;
+    }
+    Ok(())
 }
 
 /// Loads the kernels: the cubin for exactly this device, else PTX.

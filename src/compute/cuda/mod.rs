@@ -2,11 +2,11 @@
 //!
 //! libcuda is loaded at run time: the binary starts on any machine, and a machine without a driver is told from
 //! one whose driver fails. A thread of its own owns the context ([`thread`]); it has a stream, a memory pool and
-//! pinned blocks ([`staging`]), mapped where CPU and GPU share their memory (a Jetson: no copies), staged where
-//! they do not. What runs at every tick is captured once as a graph ([`Graph`]). There are two streams: that of
-//! ticks comes first; simulated races, which may take long, are on the background's, and nobody waits for them but
-//! who asked. Engines of somebody else's library are guests ([`Guest`]), alone or in one graph with kernels that
-//! prepare their inputs ([`Scene`]).
+//! pinned blocks ([`staging`]), which kernels that stream work on where CPU and GPU share their memory (a Jetson), and
+//! from which all else is copied. What runs at every tick is captured once as a graph ([`Graph`]). There are two
+//! streams: that of ticks comes first; simulated races, which may take long, are on the background's, and nobody waits
+//! for them but who asked. Engines of somebody else's library are guests ([`Guest`]), alone or in one graph with
+//! kernels that prepare their inputs ([`Scene`]).
 //!
 //! **When the device fails** (an error, a hang, a library that lacks a symbol): it is logged with each kernel's
 //! launch, counted, and the CPU does the task within the same call. The device's own thread tears the context down
@@ -43,7 +43,7 @@ pub use self::pulse::State;
 pub use self::scene::{Array, Assembled, Scene};
 use self::staging::{Layout, Staging};
 use self::thread::{Opened, Thread};
-use super::launch::{Data, Step};
+use super::launch::{Arg, Data, Step};
 use super::{Backend, By, Launch, ShapeError, Task};
 
 /// Longest that a tick waits for its work to begin, and again for it to end: a few ticks, after which the CPU does
@@ -88,6 +88,8 @@ struct Inner {
     properties: Properties,
     /// Held by whose launch is on the background's stream: one at a time.
     background: Mutex<()>,
+    /// That launch, for the log.
+    behind: Mutex<Option<String>>,
 }
 
 impl Cuda {
@@ -126,6 +128,7 @@ impl Cuda {
                 thread,
                 properties,
                 background: Mutex::default(),
+                behind: Mutex::default(),
             }),
             limit: PATIENT_LIMIT,
         };
@@ -177,6 +180,16 @@ impl Cuda {
     /// asks after it.
     fn behind(&self, launch: &mut Launch<'_>) -> Result<(), CudaError> {
         let _one = lock(&self.inner.background);
+        *lock(&self.inner.behind) = Some(described(launch));
+        let done = self.wait_behind(launch);
+        // What has failed stays named: others may fall over it yet.
+        if done.is_ok() {
+            *lock(&self.inner.behind) = None;
+        }
+        done
+    }
+
+    fn wait_behind(&self, launch: &mut Launch<'_>) -> Result<(), CudaError> {
         let began = Instant::now();
         let (staging, layout, ()) =
             self.lent(launch, self.limit, |device, staging, layout, step| {
@@ -320,14 +333,17 @@ impl Cuda {
             }
             e => {
                 let names: Vec<&str> = tasks.iter().map(|t| t.kernel().name()).collect();
-                let sizes: Vec<usize> = tasks
+                let geometry = self.inner.properties.geometry();
+                let launches: Vec<String> = tasks
                     .iter_mut()
-                    .flat_map(|t| sizes(&mut **t, self))
+                    .map(|task| described(&task.launch(&geometry)))
                     .collect();
+                // What goes wrong on one stream shows at the next call, whatever stream that is for.
+                let behind = lock(&self.inner.behind).clone();
                 tracing::error!(
                     error = %e,
-                    kernels = ?names,
-                    array_bytes = ?sizes,
+                    launches = launches.join("; "),
+                    background = behind.as_deref().unwrap_or("idle"),
                     "the GPU failed; the CPU takes over, and the GPU is opened anew after a rest"
                 );
                 for name in names {
@@ -355,9 +371,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn sizes(task: &mut dyn Task, cuda: &Cuda) -> Vec<usize> {
-    let launch = task.launch(&cuda.inner.properties.geometry());
-    launch.data.iter().map(Data::len).collect()
+/// A launch, for the log.
+fn described(launch: &Launch<'_>) -> String {
+    let step = &launch.step;
+    let scalars = step.args.iter().filter(|arg| !matches!(arg, Arg::Array(_)));
+    format!(
+        "{}: grid {}, block {}, shared {} B, arrays {:?} B, scalars {:?}",
+        step.kernel.name(),
+        step.grid,
+        step.block,
+        step.shared,
+        launch.data.iter().map(Data::len).collect::<Vec<_>>(),
+        scalars.collect::<Vec<_>>()
+    )
 }
 
 impl Backend for Cuda {

@@ -8,7 +8,8 @@
 //!              └── device to host ────────┘
 //! ```
 //!
-//! On an integrated GPU the block is mapped: the kernel reads and writes it where it lies, and nothing is copied.
+//! On an integrated GPU the block is mapped: a kernel that streams ([`crate::compute::Kernel::streams`]) reads and
+//! writes it where it lies, and nothing is copied. The others' arrays are copied to memory that the GPU caches.
 
 use std::sync::{Arc, Mutex};
 
@@ -76,6 +77,14 @@ impl Layout {
                 Data::Out(_) => {}
             }
         }
+    }
+
+    /// What of an output's stretch no kernel writes: begin and length.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = (usize, usize)> {
+        let outputs = (self.arrays.iter()).filter(|(at, _)| *at >= self.to_device);
+        outputs
+            .map(|&(at, length)| (at + length, length.next_multiple_of(ALIGN) - length))
+            .filter(|(_, length)| *length > 0)
     }
 }
 
@@ -185,5 +194,7 @@ mod tests {
             (layout.to_device, layout.from_device, layout.bytes),
             (1024, 768, 1280)
         );
+        // What follows inputs comes from the host with them.
+        assert_eq!(layout.gaps().collect::<Vec<_>>(), [(1031, 249)]);
     }
 }

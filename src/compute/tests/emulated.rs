@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{compare, fresh_seed};
 use crate::compute::cuda::{Cuda, CudaError, FIRST_REST, State, TICK_LIMIT, TickGraph};
 use crate::compute::workload::{Case, Size, case, tick};
-use crate::compute::{Backend, By, Choice, Cpu, Kernel, Processor, Ticker};
+use crate::compute::{Backend, By, Choice, Cpu, Kernel, Processor, Ticker, Witness};
 use crate::strategy::duel::{Terms, board, board_on};
 use crate::strategy::model::{GridCar, Start};
 use crate::strategy::parameters::Parameters;
@@ -141,6 +141,32 @@ fn an_integrated_gpu_agrees() {
     if inside("an_integrated_gpu_agrees", "integrated,poolless") {
         everything_agrees();
     }
+}
+
+/// Where memory is shared, what streams is copied nowhere, and everything else is: the first copy breaks the context.
+#[test]
+fn on_an_integrated_gpu_what_streams_is_mapped() {
+    let test = "on_an_integrated_gpu_what_streams_is_mapped";
+    if !inside(test, "integrated,fail:cuMemcpyHtoDAsync_v2:1") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    for kernel in Kernel::ALL.into_iter().filter(|k| k.streams()) {
+        let mut there = case(kernel, Size::Small, 1);
+        cuda.try_run(&mut *there.task()).unwrap();
+        compare(&*expected(kernel, 1), &*there, kernel.name());
+    }
+    let mut cases = tick(1);
+    let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+    cuda.capture(&mut tasks)
+        .unwrap()
+        .try_run(&mut tasks)
+        .unwrap();
+    let mut there = case(Kernel::LapResample, Size::Small, 1);
+    let said = cuda.try_run(&mut *there.task());
+    let copied = matches!(said, Err(CudaError::Driver { call, .. }) if call == "cuMemcpyHtoDAsync");
+    assert!(copied, "{said:?}");
+    println!("{DONE}");
 }
 
 /// Waits until the device was opened anew.
@@ -413,6 +439,8 @@ fn a_device_that_is_busy_loses_nothing() {
     }
     let patient = Cuda::open().unwrap();
     let cuda = patient.clone().hurried();
+    let gpu = Processor::Cuda(cuda.clone());
+    let witness = Witness::of(&gpu);
     let (mut graph, mut cases) = (TickGraph::default(), tick(1));
     let mut ticked = |graph: &mut TickGraph| {
         let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
@@ -431,12 +459,14 @@ fn a_device_that_is_busy_loses_nothing() {
     while !busy.is_finished() {
         by.push(ticked(&mut graph));
         let mut there = case(Kernel::LapFeatures, Size::Small, 3);
-        cuda.run(&mut *there.task()).unwrap();
+        witness.run(&mut *there.task()).unwrap();
         compare(&*expected(Kernel::LapFeatures, 3), &*there, "beside a copy");
         std::thread::sleep(Duration::from_millis(10));
     }
     busy.join().unwrap().unwrap();
     assert!(by.contains(&By::Cpu), "{by:?}");
+    // The device is at work, and yet some of that was the CPU's.
+    assert_eq!((gpu.at_work(), witness.by()), (By::Cuda, By::Cpu));
     // The same graph, at once.
     assert_eq!((ticked(&mut graph), cuda.state()), (By::Cuda, State::Open));
     // Blocks that were allocated meanwhile are parked; none is lost.
