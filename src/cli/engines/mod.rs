@@ -1,5 +1,8 @@
 //! `trackside engines ls|build|verify`: the models, what computes them here, and the engines built for this machine.
 
+#[cfg_attr(not(feature = "tensorrt"), expect(dead_code))]
+mod swaps;
+mod timing;
 mod together;
 mod verify;
 
