@@ -1,10 +1,12 @@
-"""Models on onnxruntime, a round at a time: `trackside bench predict` runs this between its own rounds.
+"""Models on onnxruntime, a round at a time: `trackside bench predict` and `trackside engines verify --rival` run this
+between their own rounds.
 
-    python -c "$(cat benches/onnxruntime.py)" MODELS THREADS
+    python -c "$(cat benches/onnxruntime.py)" MODELS THREADS [cpu|gpu]
 
-MODELS is JSON: [{"file": an ONNX file, "inputs": {name: shape}}…]. Says what it is as one line of JSON; then, for
-every line that it reads (how many ticks), the milliseconds that each model took in each tick: [[…] a model].
-Needs numpy and onnxruntime; without them it says what is missing.
+MODELS is JSON: [{"file": an ONNX file, "inputs": {name: shape}}…]. With gpu it computes on CUDA where it has it, and
+on the CPU else. Says what it is, and what it computes on, as one line of JSON; then, for every line that it reads (how
+many ticks), the milliseconds that each model took in each tick: [[…] a model]. Inputs come from the host's memory and
+answers go there. Needs numpy and onnxruntime; without them it says what is missing.
 """
 
 import json
@@ -16,7 +18,10 @@ def say(what):
     print(json.dumps(what), flush=True)
 
 
-def main(models, threads):
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def main(models, threads, where):
     try:
         import numpy as np
         import onnxruntime
@@ -25,11 +30,15 @@ def main(models, threads):
         return
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    rng, runs = np.random.default_rng(1), []
+    rng, runs, used = np.random.default_rng(1), [], set()
+    on_gpu = where == "gpu" and CUDA in onnxruntime.get_available_providers()
+    providers = [CUDA, CPU] if on_gpu else [CPU]
     for model in models:
-        session = onnxruntime.InferenceSession(model["file"], options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model["file"], options, providers=providers)
+        # It takes the CPU where CUDA does not load, and says so here alone.
+        used.add(session.get_providers()[0])
         runs.append((session, {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in model["inputs"].items()}))
-    say({"version": onnxruntime.__version__})
+    say({"version": onnxruntime.__version__, "provider": " and ".join(sorted(used))})
     for line in sys.stdin:
         times = [[] for _ in runs]
         for _ in range(int(line)):
@@ -40,4 +49,4 @@ def main(models, threads):
         say(times)
 
 
-main(json.loads(sys.argv[1]), int(sys.argv[2]))
+main(json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "cpu")

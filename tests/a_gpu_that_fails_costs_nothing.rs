@@ -11,7 +11,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{
@@ -238,5 +238,71 @@ fn a_daemon_goes_on_when_its_gpu_fails_and_takes_it_back() {
     // The pipeline never noticed.
     let (status, health) = daemon.get("/health").expect("health");
     assert_eq!(status, 200, "{health}");
+    assert!(daemon.terminate(READY_WITHIN).success());
+}
+
+/// Longest time between two ticks beside a GPU that hangs: two limits of a tick, the looks at the metrics, and what
+/// a machine that does much else takes.
+const LONGEST_GAP: Duration = Duration::from_millis(1_500);
+/// Ticks are watched for so long after it hangs: past the time at which a GPU that failed is opened anew.
+const WATCHED: Duration = Duration::from_secs(12);
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+
+#[test]
+fn a_daemon_ticks_on_when_its_gpu_hangs() {
+    let scratch = Scratch::new();
+    let folder = driver(&scratch);
+    let broker = Broker::start(&scratch.join("broker"), BrokerOptions::default());
+    let file = scratch.join("race.ndjson");
+    race(&file, "16");
+    let sections = format!(
+        "{}[compute]\nbackend = \"cuda\"\ncars = [99]\n",
+        mqtt_source(&broker, "hang"),
+    );
+    let daemon = Daemon::start_wrapped(
+        &scratch.join("daemon"),
+        &sections,
+        READY_WITHIN,
+        |mut command| {
+            command
+                .env("LD_LIBRARY_PATH", &folder)
+                .env("TRACKSIDE_DRIVER", "hang:cuGraphLaunch:25");
+            (command, false)
+        },
+    );
+    daemon.wait_connected(READY_WITHIN);
+    let mut feed = trackside();
+    feed.arg("replay")
+        .arg(&file)
+        .args(["--speed", "25", "--mqtt"]);
+    feed.arg(format!("mqtt://127.0.0.1:{}", broker.port()));
+    let feed = support::Process::start("replay", feed, &scratch.join("replay.log"));
+    wait_for("ticks on the GPU", HEARD_WITHIN, || {
+        (runs(&daemon, "tick", "cuda") > 10.0).then_some(())
+    });
+    let all = || runs(&daemon, "tick", "cuda") + runs(&daemon, "tick", "cpu");
+    let (began, mut ticked, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut count = all();
+    while began.elapsed() < WATCHED {
+        let now = all();
+        if now > count {
+            longest = longest.max(ticked.elapsed());
+            (ticked, count) = (Instant::now(), now);
+        }
+        std::thread::sleep(LOOKS_EVERY);
+    }
+    longest = longest.max(ticked.elapsed());
+    assert!(longest < LONGEST_GAP, "{longest:?} without a tick");
+    assert!(
+        runs(&daemon, "tick", "cuda") <= 24.0,
+        "graphs until it hangs"
+    );
+    assert!(runs(&daemon, "tick", "cpu") > 100.0);
+    assert_eq!(daemon.metric("trackside_compute_gpu_healthy"), Some(0.0));
+    assert!(daemon.metric("trackside_compute_gpu_errors_total") >= Some(1.0));
+    let (status, health) = daemon.get("/health").expect("health");
+    assert_eq!(status, 200, "{health}");
+    drop(feed);
+    // A thread that hangs does not keep the process.
     assert!(daemon.terminate(READY_WITHIN).success());
 }

@@ -3,42 +3,65 @@
 // Only what `src/compute/cuda` calls. It is stricter than a device where it can be: a stream does nothing before
 // somebody waits for it, so that a result that is read too early is wrong here, every time; memory lies against
 // pages that may not be touched; a handle that is used after it was destroyed, a copy that leaves its memory, a
-// block that is freed twice and an argument list that does not fit end the run.
+// block that is freed twice, a call on a thread that has no context, a copy from the device of words that nobody wrote
+// and an argument list that does not fit end the run. What a captured graph leaves open is done in an order of chance,
+// another one at every launch.
 //
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
-// `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset).
+// `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
+// `refuse:CALL:N` (the Nth call of that name is refused, and nothing else), `hang:CALL:N` (it never returns),
+// `slow:CALL:N` (it takes half a second).
 
 #define SHIM_WITHOUT_MAIN
 #include "shim.cpp"
 
+#include <deque>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <set>
 
 #define CALL extern "C" __attribute__((visibility("default"))) int
 
 namespace {
 
-const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700;
+const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, UNCAPTURED = 900, UNJOINED = 904;
+const size_t HANDLE_BYTES = 4096;  // of the device's memory that a stream, an event or a graph counts as
+// What shim::Guarded fills memory with; no kernel gives that number but once in four thousand million words.
+const u32 NEVER_WRITTEN = 0xa5a5a5a5u;
 
+struct Node {
+  std::function<void()> work;
+  std::vector<size_t> after;
+};
+struct Graph {
+  std::vector<Node> nodes;
+};
 struct Stream {
-  std::vector<std::function<void()>> waiting;
-  std::vector<std::function<void()>> *capture = nullptr;
-  u32 asked = 0;  // how often somebody has asked whether its work is done
+  std::deque<std::function<void()>> waiting;
+  u64 put = 0, done = 0;      // pieces of work so far
+  Graph *capture = nullptr;
+  std::vector<size_t> last;   // what the next captured piece comes after
+  u32 asked = 0;              // how often somebody has asked whether its work is done
 };
 struct Event {
   double at = 0;
-};
-struct Graph {
-  std::vector<std::function<void()>> work;
+  Stream *stream = nullptr;   // what was put there before is to be done
+  u64 put = 0;
+  Graph *capture = nullptr;   // or, where it was captured, these pieces
+  std::vector<size_t> last;
 };
 
 // Never destroyed: a thread of the program may call while the process ends.
 std::map<u64, shim::Guarded *> &device_memory = *new std::map<u64, shim::Guarded *>;
 std::map<u64, shim::Guarded *> &pinned_memory = *new std::map<u64, shim::Guarded *>;
 std::set<void *> &streams = *new std::set<void *>, &events = *new std::set<void *>, &graphs = *new std::set<void *>;
+std::set<void *> &loaded = *new std::set<void *>;  // kernels that were launched
 std::map<std::string, u32> &calls = *new std::map<std::string, u32>;
 bool broken = false;
+thread_local void *current = nullptr;
+thread_local std::vector<void *> &beneath = *new std::vector<void *>;
+std::recursive_mutex &door = *new std::recursive_mutex;
 shim::Random chance = {42};
 double clock_s = 0;
 
@@ -47,22 +70,29 @@ bool option(const char *word) {
   return set && std::string(",") .append(set).append(",").find(std::string(",") + word + ",") != std::string::npos;
 }
 
-// What a call by that name answers: an error where one was asked for, or while the context is broken.
-int answer(const char *name) {
-  const u32 nth = ++calls[name];
-  if (option(("fail:" + std::string(name) + ":" + std::to_string(nth)).c_str())) broken = true;
-  return broken ? ILLEGAL_ADDRESS : 0;
-}
-#define ANSWER()                      \
-  do {                                \
-    const int e = answer(__func__);   \
-    if (e) return e;                  \
-  } while (0)
-
 [[noreturn]] void misuse(const char *what) {
   fprintf(stderr, "driver: %s\n", what);
   _exit(4);
 }
+
+// What a call by that name answers: an error where one was asked for, or while the context is broken.
+int answer(const char *name) {
+  if (!current && strcmp(name, "cuDevicePrimaryCtxRetain") != 0) misuse((std::string(name) + " on a thread without a context").c_str());
+  std::string at = ":" + std::string(name) + ":";
+  {
+    std::lock_guard<std::recursive_mutex> through(door);
+    at += std::to_string(++calls[name]);
+  }
+  if (option(("fail" + at).c_str())) broken = true;
+  if (option(("slow" + at).c_str())) usleep(500 * 1000);
+  while (option(("hang" + at).c_str())) sleep(1);
+  if (broken) return ILLEGAL_ADDRESS;
+  return option(("refuse" + at).c_str()) ? INVALID_VALUE : 0;
+}
+// Threads come one after another.
+#define ANSWER()                                \
+  if (const int e = answer(__func__)) return e; \
+  std::lock_guard<std::recursive_mutex> through(door)
 
 Stream &stream_of(void *handle) {
   if (!streams.count(handle)) misuse("a stream that is none");
@@ -71,7 +101,50 @@ Stream &stream_of(void *handle) {
 
 void enqueue(void *handle, std::function<void()> work) {
   Stream &s = stream_of(handle);
-  (s.capture ? *s.capture : s.waiting).push_back(std::move(work));
+  if (!s.capture) {
+    s.waiting.push_back(std::move(work));
+    s.put++;
+    return;
+  }
+  s.capture->nodes.push_back({std::move(work), s.last});
+  s.last = {s.capture->nodes.size() - 1};
+}
+
+// Does what a stream was given first, so many pieces of all that it ever had.
+void drain(Stream &s, u64 put) {
+  while (s.done < put) {
+    auto work = std::move(s.waiting.front());
+    s.waiting.pop_front();
+    s.done++;
+    work();
+  }
+}
+
+// Does a graph's work in one of the orders that it allows.
+void play(const std::vector<Node> &nodes) {
+  std::vector<bool> done(nodes.size());
+  for (size_t left = nodes.size(); left > 0; left--) {
+    std::vector<size_t> ready;
+    for (size_t n = 0; n < nodes.size(); n++) {
+      bool free = !done[n];
+      for (size_t before : nodes[n].after) free &= (bool)done[before];
+      if (free) ready.push_back(n);
+    }
+    const size_t next = ready[chance.next() % ready.size()];
+    nodes[next].work();
+    done[next] = true;
+  }
+}
+
+// Whether all of a graph comes before what is captured last.
+bool joined(const Graph &graph, std::vector<size_t> last) {
+  std::set<size_t> before;
+  while (!last.empty()) {
+    const size_t n = last.back();
+    last.pop_back();
+    if (before.insert(n).second) last.insert(last.end(), graph.nodes[n].after.begin(), graph.nodes[n].after.end());
+  }
+  return before.size() == graph.nodes.size();
 }
 
 // The block that holds all of these bytes.
@@ -80,6 +153,13 @@ void inside(std::map<u64, shim::Guarded *> &blocks, u64 at, size_t bytes, const 
   if (after == blocks.begin()) misuse(what);
   auto &[start, block] = *--after;
   if (at + bytes > start + block->bytes) misuse(what);
+}
+
+// Ends the run if a word is as memory is before anybody writes to it.
+void written(u64 at, size_t bytes) {
+  const u32 *word = (const u32 *)(uintptr_t)at;
+  for (size_t i = 0; i < bytes / 4; i++)
+    if (word[i] == NEVER_WRITTEN) misuse("a copy from the device holds words that were never written");
 }
 
 int allocate(std::map<u64, shim::Guarded *> &blocks, u64 *at, size_t bytes) {
@@ -121,7 +201,10 @@ CALL cuDeviceGetAttribute(int *v, int attribute, int) {
   }
   return 0;
 }
-CALL cuDevicePrimaryCtxRetain(void **context, int) { return *context = &broken, 0; }
+CALL cuDevicePrimaryCtxRetain(void **context, int) {
+  ANSWER();
+  return *context = &broken, 0;
+}
 CALL cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 CALL cuDevicePrimaryCtxReset_v2(int) {
   // Everything of the context goes, pinned memory too.
@@ -129,11 +212,22 @@ CALL cuDevicePrimaryCtxReset_v2(int) {
     for (auto &[at, block] : *blocks) delete block;
     blocks->clear();
   }
-  streams.clear(), events.clear(), graphs.clear();
+  streams.clear(), events.clear(), graphs.clear(), loaded.clear();
   broken = false;
   return 0;
 }
-CALL cuCtxSetCurrent(void *) { return 0; }
+CALL cuCtxSetCurrent(void *context) { return current = context, 0; }
+CALL cuCtxGetCurrent(void **context) { return *context = current, 0; }
+CALL cuCtxPushCurrent_v2(void *context) {
+  beneath.push_back(current);
+  return current = context, 0;
+}
+CALL cuCtxPopCurrent_v2(void **context) {
+  if (beneath.empty()) misuse("more contexts are popped than were pushed");
+  if (context) *context = current;
+  current = beneath.back();
+  return beneath.pop_back(), 0;
+}
 CALL cuDeviceGetDefaultMemPool(void **pool, int) { return *pool = &broken, 0; }
 CALL cuMemPoolSetAttribute(void *, int, void *) { return 0; }
 CALL cuModuleLoadData(void **module, const void *image) {
@@ -166,9 +260,7 @@ CALL cuStreamSynchronize(void *handle) {
   ANSWER();
   Stream &s = stream_of(handle);
   if (s.capture) misuse("a wait for a stream that captures");
-  auto work = std::move(s.waiting);
-  s.waiting.clear();
-  for (auto &w : work) w();
+  drain(s, s.put);
   return 0;
 }
 CALL cuStreamQuery(void *handle) {
@@ -176,9 +268,23 @@ CALL cuStreamQuery(void *handle) {
   // The work is under way until it was asked for three times.
   Stream &s = stream_of(handle);
   if (!s.waiting.empty() && ++s.asked % 3 != 0) return NOT_READY;
-  auto work = std::move(s.waiting);
-  s.waiting.clear();
-  for (auto &w : work) w();
+  drain(s, s.put);
+  return 0;
+}
+CALL cuStreamWaitEvent(void *handle, void *event, unsigned) {
+  ANSWER();
+  if (!events.count(event)) misuse("an event that is none");
+  Stream &s = stream_of(handle);
+  Event &e = *(Event *)event;
+  if (e.capture) {
+    if (s.capture && s.capture != e.capture) misuse("two captures are mixed");
+    if (!s.capture) s.last.clear();
+    s.capture = e.capture;
+    s.last.insert(s.last.end(), e.last.begin(), e.last.end());
+    return 0;
+  }
+  if (s.capture) misuse("a stream that captures waits for what is not captured");
+  if (Stream *const other = e.stream) enqueue(handle, [other, put = e.put] { drain(*other, put); });
   return 0;
 }
 CALL cuEventCreate(void **event, unsigned) {
@@ -190,7 +296,14 @@ CALL cuEventDestroy_v2(void *event) { return events.erase(event) ? 0 : INVALID_V
 CALL cuEventRecord(void *event, void *stream) {
   ANSWER();
   if (!events.count(event)) misuse("an event that is none");
+  Stream &s = stream_of(stream);
+  Event &e = *(Event *)event;
+  if (s.capture) {
+    e.capture = s.capture, e.last = s.last, e.stream = nullptr;
+    return 0;
+  }
   enqueue(stream, [=] { ((Event *)event)->at = clock_s; });
+  e.capture = nullptr, e.stream = &s, e.put = s.put;
   return 0;
 }
 CALL cuEventElapsedTime(float *ms, void *begin, void *end) {
@@ -230,6 +343,7 @@ CALL cuMemGetInfo_v2(size_t *free, size_t *total) {
   size_t used = 0;
   for (auto *blocks : {&device_memory, &pinned_memory})
     for (auto &[at, block] : *blocks) used += block->bytes;
+  used += (streams.size() + events.size() + graphs.size()) * HANDLE_BYTES;
   *total = (size_t)1 << 32;
   *free = *total - used;
   return 0;
@@ -248,7 +362,16 @@ CALL cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t bytes, void *stream) {
   enqueue(stream, [=] {
     inside(device_memory, from, bytes, "a copy from the device leaves its memory");
     inside(pinned_memory, (u64)(uintptr_t)to, bytes, "a copy to memory that is not pinned");
+    written(from, bytes);
     memcpy(to, (void *)(uintptr_t)from, bytes);
+  });
+  return 0;
+}
+CALL cuMemsetD8Async(u64 at, unsigned char value, size_t bytes, void *stream) {
+  ANSWER();
+  enqueue(stream, [=] {
+    inside(device_memory, at, bytes, "a fill leaves its memory");
+    memset((void *)(uintptr_t)at, value, bytes);
   });
   return 0;
 }
@@ -268,6 +391,9 @@ CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsig
   auto *entry = (shim::Entry *)function;
   if (gy != 1 || gz != 1 || by != 1 || bz != 1 || gx == 0 || bx == 0 || bx > shim::MAX_THREADS || shared > 48 * 1024)
     return INVALID_VALUE;
+  // A driver may load a kernel at its first launch, and cannot while it captures.
+  if (stream_of(stream).capture && !loaded.count(function)) return UNCAPTURED;
+  loaded.insert(function);
   // Copied now, as a driver does; eight bytes each, as the caller lays them out.
   std::vector<u64> values;
   for (u32 i = 0; i < entry->arguments; i++) values.push_back(*(u64 *)params[i]);
@@ -287,17 +413,28 @@ CALL cuLaunchHostFunc(void *stream, void (*work)(void *), void *with) {
 }
 CALL cuStreamBeginCapture_v2(void *stream, int) {
   ANSWER();
+  Stream &s = stream_of(stream);
+  if (s.capture) misuse("a stream that captures already");
   auto *graph = new Graph;
   graphs.insert(graph);
-  stream_of(stream).capture = &graph->work;
+  s.capture = graph;
+  s.last.clear();
   return 0;
 }
 CALL cuStreamEndCapture(void *stream, void **graph) {
   Stream &s = stream_of(stream);
-  for (void *g : graphs)
-    if (&((Graph *)g)->work == s.capture) *graph = g;
-  s.capture = nullptr;
-  ANSWER();
+  Graph *const own = s.capture;
+  if (!own) misuse("a stream that captures nothing");
+  const bool whole = joined(*own, s.last);
+  for (void *other : streams)
+    if (((Stream *)other)->capture == own) ((Stream *)other)->capture = nullptr;
+  *graph = nullptr;
+  const int e = answer(__func__);
+  if (e || !whole) {
+    graphs.erase(own);
+    return e ? e : UNJOINED;
+  }
+  *graph = own;
   return 0;
 }
 CALL cuGraphInstantiateWithFlags(void **exec, void *graph, u64) {
@@ -308,7 +445,7 @@ CALL cuGraphInstantiateWithFlags(void **exec, void *graph, u64) {
 CALL cuGraphLaunch(void *exec, void *stream) {
   ANSWER();
   if (!graphs.count(exec)) misuse("a graph that is none");
-  for (auto &w : ((Graph *)exec)->work) enqueue(stream, w);
+  enqueue(stream, [nodes = ((Graph *)exec)->nodes] { play(nodes); });
   return 0;
 }
 CALL cuGraphDestroy(void *graph) { return graphs.erase(graph) ? 0 : INVALID_VALUE; }

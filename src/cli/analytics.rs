@@ -10,7 +10,7 @@ use crate::analytics::season::{SeasonDriver, season};
 use crate::cli::evaluate::races::side_by_side;
 use crate::cli::recorded;
 use crate::cli::say::{note, say};
-use crate::compute::{Backend as _, Choice};
+use crate::compute::{Backend as _, Choice, Witness};
 use crate::dataset::{CarData, Dataset, RaceData};
 use crate::predict::floor::compound_index;
 use crate::predict::view::View;
@@ -70,12 +70,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (Some(data), Some(season)) => of_season(data, season, options.round)?,
         _ => of_recordings(&options.files)?,
     };
+    let witness = Witness::of(&backend);
     let judged: Vec<(String, Field, Vec<Driver>)> = titles
         .into_iter()
-        .zip(judge(&laps, &backend)?)
+        .zip(judge(&laps, &witness)?)
         .filter_map(|(race, judged)| judged.map(|(field, found)| (race, field, found)))
         .collect();
-    let by = backend.at_work().name();
+    let by = witness.by().name();
     match instead {
         _ if by != backend.name() => note!("on the CPU: the GPU failed"),
         Some(none) if !options.json => note!("on the CPU: {}", none.why),

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::recorded;
 use crate::cli::say::say;
 use crate::compute::choice::NoGpu;
-use crate::compute::{Backend as _, By, Choice, Processor};
+use crate::compute::{Backend as _, By, Choice, Witness};
 use crate::engines::Chosen;
 use crate::inference;
 use crate::race::Race;
@@ -77,7 +77,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         races: args.simulations,
         seed: args.seed,
     };
-    let advice = advise_on(&backend, &start, &parameters, question)?;
+    let witness = Witness::of(&backend);
+    let advice = advise_on(&witness, &start, &parameters, question)?;
     let network = policy(&args.engines)?;
     let network = match &network {
         Some(policy) => Some(policy.opinion(&start, &parameters, car, Some(&advice))?),
@@ -94,8 +95,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         races: (args.simulations / DUEL_SHARE).max(16),
         seed: args.seed,
     };
-    let rivals = board_on(&backend, &start, &parameters, terms)?;
-    let by = Computed::new(&backend, instead);
+    let rivals = board_on(&witness, &start, &parameters, terms)?;
+    let by = Computed::new(&witness, instead);
     let rejoins = rejoins(&start, &parameters, car);
     let named = |n: u8| {
         race.car(n)
@@ -213,8 +214,8 @@ struct Computed {
 
 impl Computed {
     /// After the work.
-    fn new(backend: &Processor, instead: Option<NoGpu>) -> Computed {
-        let by = backend.at_work();
+    fn new(backend: &Witness<'_>, instead: Option<NoGpu>) -> Computed {
+        let by = backend.by();
         let failed = || {
             let failed = by.name() != backend.name();
             failed.then(|| "the GPU failed, and the CPU took over".to_owned())

@@ -4,11 +4,12 @@
 //! the time that an answer takes. `cuda` is a wish that is refused where it cannot be met.
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "cuda")]
-use super::cuda::{Cuda, CudaError, Graph};
+use super::cuda::{Cuda, CudaError, State, TickGraph};
 use super::{Backend, By, Cpu, ShapeError, Task};
 
 /// Which backend is asked for.
@@ -114,12 +115,22 @@ pub enum Processor {
 }
 
 impl Processor {
+    /// The same for who has ticks to do: a GPU that does not answer within a few of them is not waited for.
+    #[must_use]
+    pub fn hurried(self) -> Processor {
+        match self {
+            Processor::Cpu => Processor::Cpu,
+            #[cfg(feature = "cuda")]
+            Processor::Cuda(cuda) => Processor::Cuda(cuda.hurried()),
+        }
+    }
+
     /// What does the work now: while a GPU that failed rests, the CPU stands in.
     pub fn at_work(&self) -> By {
         match self {
             Processor::Cpu => By::Cpu,
             #[cfg(feature = "cuda")]
-            Processor::Cuda(cuda) if cuda.is_resting() => By::Cpu,
+            Processor::Cuda(cuda) if cuda.state() != State::Open => By::Cpu,
             #[cfg(feature = "cuda")]
             Processor::Cuda(_) => By::Cuda,
         }
@@ -130,7 +141,7 @@ impl Processor {
         Ticker {
             processor: self.clone(),
             #[cfg(feature = "cuda")]
-            graph: None,
+            graph: TickGraph::default(),
         }
     }
 }
@@ -153,15 +164,57 @@ impl Backend for Processor {
     }
 }
 
+/// A processor, and whether all that was asked of it was done on what it is.
+pub struct Witness<'a> {
+    processor: &'a Processor,
+    fell_back: AtomicBool,
+}
+
+impl Witness<'_> {
+    /// Of work that is about to begin.
+    pub fn of(processor: &Processor) -> Witness<'_> {
+        Witness {
+            processor,
+            fell_back: AtomicBool::new(false),
+        }
+    }
+
+    /// What has done the work since then; the CPU, if it did any of it.
+    pub fn by(&self) -> By {
+        match self.processor {
+            Processor::Cpu => By::Cpu,
+            #[cfg(feature = "cuda")]
+            Processor::Cuda(_) if self.fell_back.load(Ordering::Relaxed) => By::Cpu,
+            #[cfg(feature = "cuda")]
+            Processor::Cuda(_) => By::Cuda,
+        }
+    }
+}
+
+impl Backend for Witness<'_> {
+    fn name(&self) -> &'static str {
+        self.processor.name()
+    }
+
+    fn run(&self, task: &mut dyn Task) -> Result<By, ShapeError> {
+        let by = self.processor.run(task)?;
+        if by == By::Cpu {
+            self.fell_back.store(true, Ordering::Relaxed);
+        }
+        Ok(by)
+    }
+}
+
 /// Carries out tasks of the same shapes again and again: on a GPU as one captured graph.
 pub struct Ticker {
     processor: Processor,
     #[cfg(feature = "cuda")]
-    graph: Option<Graph>,
+    graph: TickGraph,
 }
 
 impl Ticker {
-    /// Carries out the tasks, none of which reads what another writes. Other shapes than last time cost a capture.
+    /// Carries out the tasks, none of which reads what another writes. Other shapes than last time cost a capture,
+    /// while which the CPU does them.
     ///
     /// # Errors
     /// [`ShapeError`] if the arrays do not fit each other.

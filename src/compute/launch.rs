@@ -27,6 +27,14 @@ impl Geometry {
     }
 }
 
+/// Blocks for `items` pieces of work where each block takes `each` of them and ends: of a kernel that runs for long, so
+/// that one of higher priority gets its turn as soon as a block has ended, not when the kernel has.
+pub fn short_blocks(items: usize, each: u32) -> u32 {
+    // Beyond that the kernel loops; its indices stay within 32 bits.
+    const MOST_BLOCKS: usize = 1 << 28;
+    items.div_ceil(each as usize).clamp(1, MOST_BLOCKS) as u32
+}
+
 /// An argument of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
@@ -144,5 +152,12 @@ mod tests {
         assert_eq!(orin.blocks(0, 4, 128), 1);
         assert_eq!(orin.blocks(9, 4, 128), 3);
         assert_eq!(orin.blocks(1_000_000, 1, 128), 2 * 16 * 12);
+    }
+
+    #[test]
+    fn blocks_of_a_long_kernel_are_short() {
+        assert_eq!((short_blocks(0, 4), short_blocks(9, 4)), (1, 3));
+        assert_eq!(short_blocks(100_000, 4), 25_000);
+        assert_eq!(short_blocks(usize::MAX, 1), 1 << 28);
     }
 }

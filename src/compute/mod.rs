@@ -42,7 +42,7 @@ mod tests;
 pub mod workload;
 
 pub use assemble_inputs::AssembleInputs;
-pub use choice::{Choice, Processor, Ticker};
+pub use choice::{Choice, Processor, Ticker, Witness};
 pub use cpu::Cpu;
 pub use delta_trace::DeltaTrace;
 pub use frame_stats::FrameStats;
@@ -78,6 +78,21 @@ impl Kernel {
     /// Whether it may run for long: then it has a stream of its own on a GPU, and ticks do not wait for it.
     pub const fn is_long(self) -> bool {
         matches!(self, Kernel::RaceMonteCarlo)
+    }
+
+    /// Whether it reads its large arrays about once. Where CPU and GPU share their memory, such a kernel works on the
+    /// host's pinned block where it lies, and nothing is copied; but a Tegra's GPU does not cache that memory, so that
+    /// what is read again comes from DRAM again. The others have their arrays copied to memory of the device's own:
+    ///
+    /// | kernel | reads again |
+    /// |---|---|
+    /// | `lap_resample` | time and speed, in its second pass; two samples for each point |
+    /// | `lap_features` | each time and gear as the next one's neighbour; the circuit's tables, for each lap |
+    /// | `delta_trace` | the reference lap, for each lap compared with it |
+    /// | `race_monte_carlo` | the problem, for each race |
+    /// | `stint_fit` | the stint's laps, in each round |
+    pub const fn streams(self) -> bool {
+        matches!(self, Kernel::FrameStats | Kernel::AssembleInputs)
     }
 
     /// The name of its entry point.

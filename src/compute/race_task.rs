@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::launch::{Arg, Data, Geometry, Launch, Shape};
+use super::launch::{Arg, Data, Geometry, Launch, Shape, short_blocks};
 use super::race_monte_carlo::Problem;
 use super::{Checker, Kernel, ShapeError, Task, cpu};
 
@@ -61,10 +61,10 @@ impl Task for RaceMonteCarlo<'_> {
         check.within("races", races, 0..=most)
     }
 
-    fn launch(&mut self, geometry: &Geometry) -> Launch<'_> {
+    fn launch(&mut self, _: &Geometry) -> Launch<'_> {
         let (plans, races) = (self.problems.len(), self.races());
         let shape = Shape {
-            grid: geometry.blocks(plans * races, WARPS, THREADS),
+            grid: short_blocks(plans * races, WARPS),
             block: THREADS,
             shared: 0,
         };

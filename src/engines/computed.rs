@@ -1,5 +1,6 @@
 //! What computes the models, where it is to be chosen: to see what a precision costs.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -32,6 +33,42 @@ impl FromStr for Computed {
             "tensorrt" => Ok(Computed::TensorRt(Precision::Fp32)),
             "tensorrt-fp16" => Ok(Computed::TensorRt(Precision::Fp16)),
             _ => Err("cpu, cpu-fp16, tensorrt and tensorrt-fp16 are allowed".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Computed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Computed::Cpu => "cpu",
+            Computed::CpuFp16 => "cpu-fp16",
+            Computed::TensorRt(Precision::Fp32) => "tensorrt",
+            Computed::TensorRt(Precision::Fp16) => "tensorrt-fp16",
+        })
+    }
+}
+
+impl Computed {
+    /// What its engines call themselves.
+    pub fn backend(self) -> &'static str {
+        match self {
+            Computed::Cpu | Computed::CpuFp16 => tract::BACKEND,
+            Computed::TensorRt(_) => tensorrt::BACKEND,
+        }
+    }
+
+    /// Whether it computes that engine's answers still: one whose GPU has failed is answered for by the CPU.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] if it does not.
+    pub fn answers_for(self, engine: &dyn Engine) -> Result<(), EngineError> {
+        match engine.backend() {
+            own if own == self.backend() => Ok(()),
+            other => Err(EngineError::Run {
+                model: engine.model().id(),
+                backend: self.backend(),
+                why: format!("{other} has answered instead: what was computed is not {self}'s"),
+            }),
         }
     }
 }
@@ -165,5 +202,24 @@ mod tests {
             Err(e) => assert!(e.to_string().contains("tensorrt"), "{e}"),
         }
         assert!("gpu".parse::<Computed>().is_err());
+    }
+
+    #[test]
+    fn who_answers_is_who_was_asked() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines");
+        let engine = crate::inference::load_batches(&folder, "pit", &[1]).unwrap();
+        for name in ["cpu", "cpu-fp16", "tensorrt", "tensorrt-fp16"] {
+            let computed: Computed = name.parse().unwrap();
+            assert_eq!(computed.to_string(), name);
+            let answered = computed.answers_for(&*engine);
+            assert_eq!(answered.is_ok(), computed.backend() == "tract", "{name}");
+            if let Err(e) = answered {
+                let e = e.to_string();
+                assert!(
+                    e.contains("pit-1") && e.contains("tract has answered"),
+                    "{e}"
+                );
+            }
+        }
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::inference::tensorrt::Precision;
-use crate::inference::{EngineError, manifest};
+use crate::inference::{Engine, EngineError, manifest};
 use crate::predict::Models;
 
 /// How often a daemon looks for a new version.
@@ -149,6 +149,9 @@ impl Slot {
 pub struct Watch {
     chosen: Chosen,
     current: Models,
+    /// Engines that have been handed over, for as long as somebody may use them: whoever lets go of one last takes it
+    /// apart, which an engine on a GPU makes long, and which must not be the fold.
+    handed_over: Vec<Arc<dyn Engine>>,
     /// Date and size of the manifest that was looked at last.
     looked_at: Option<(SystemTime, u64)>,
     slot: Slot,
@@ -169,6 +172,7 @@ impl Watch {
         Watch {
             chosen,
             current: Models::none(),
+            handed_over: Vec::new(),
             looked_at: None,
             slot,
             #[cfg(feature = "tensorrt")]
@@ -202,12 +206,28 @@ impl Watch {
         let models = own.accelerator.look(&folder, &self.current, &own.in_use);
         let Some(models) = models else { return false };
         own.in_use = models.clone();
-        self.slot.put(models);
+        self.hand_over(models);
         true
+    }
+
+    /// Puts models into the slot.
+    fn hand_over(&mut self, models: Models) {
+        for engine in models.engines() {
+            if !self.handed_over.iter().any(|e| Arc::ptr_eq(e, engine)) {
+                self.handed_over.push(Arc::clone(engine));
+            }
+        }
+        self.slot.put(models);
+    }
+
+    /// Takes engines apart that nobody else has any more.
+    fn clear_away(&mut self) {
+        self.handed_over.retain(|e| Arc::strong_count(e) > 1);
     }
 
     /// Looks once; whether a new version was handed over.
     pub fn look(&mut self) -> bool {
+        self.clear_away();
         let now = stamp(&self.chosen);
         let changed = now != self.looked_at && self.load();
         self.looked_at = now;
@@ -221,7 +241,7 @@ impl Watch {
             Ok(models) => {
                 tracing::info!(?models, "models: checked, taken from the next record on");
                 self.current = models.clone();
-                self.slot.put(models);
+                self.hand_over(models);
                 true
             }
             Err(e) => {
@@ -269,4 +289,4 @@ fn stamp(chosen: &Chosen) -> Option<(SystemTime, u64)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

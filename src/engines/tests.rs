@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::dataset::{Dataset, RaceData, Walk};
-use crate::inference::{Engine, Model, Tensor};
+use crate::inference::{Model, Tensor};
 use crate::predict::models::LapTimeModel;
 use crate::predict::{Floor, Predictor};
 use crate::record::prediction::{LapTimePrediction, Prediction};
@@ -17,7 +17,7 @@ fn shipped() -> Chosen {
 }
 
 /// Eight cars, 24 laps, tyres that wear, a stop each, and noise.
-fn invented() -> RaceData {
+pub(crate) fn invented() -> RaceData {
     let mut rows = String::from(
         "season,round,event_name,driver_number,team,lap_number,lap_time_s,sector1_s,sector2_s,sector3_s,\
          lap_end_session_s,stint,compound,tyre_life_laps,is_in_lap,is_out_lap,track_status\n",
@@ -141,6 +141,56 @@ fn a_model_swapped_in_mid_race_goes_on_as_if_it_had_been_there() {
     assert!(alike > 100, "{alike}");
 }
 
+/// Counts what it is asked.
+struct Counting {
+    inner: Arc<dyn Engine>,
+    runs: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Engine for Counting {
+    fn backend(&self) -> &'static str {
+        "counting"
+    }
+
+    fn model(&self) -> &Model {
+        self.inner.model()
+    }
+
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        self.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.inner.run(inputs)
+    }
+}
+
+/// As a GPU takes over, and gives back: nothing is forgotten, nothing is asked twice.
+#[test]
+fn the_same_models_on_another_engine_go_on_where_they_were() {
+    let models = shipped().load().unwrap();
+    let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = || {
+        let other = |inner: &Arc<dyn Engine>| -> Result<Arc<dyn Engine>, EngineError> {
+            let (inner, runs) = (Arc::clone(inner), Arc::clone(&runs));
+            Ok(Arc::new(Counting { inner, runs }))
+        };
+        models.on(other).unwrap()
+    };
+    let (whole, _) = drive(counted(), None);
+    let asked = runs.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let (swapped, _) = drive(counted(), Some((300, &counted())));
+    assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), asked);
+    assert_eq!(whole, swapped);
+    // Nor where the engines call themselves differently.
+    let (swapped, _) = drive(models.clone(), Some((300, &counted())));
+    assert_eq!(whole.len(), swapped.len());
+    let mut by = [0, 0];
+    for (a, b) in whole.iter().zip(&swapped) {
+        assert_eq!(a.lap_time, b.lap_time, "{:?}", b.provenance);
+        by[0] += u32::from(b.provenance.backend == "tract");
+        by[1] += u32::from(b.provenance.backend == "counting");
+    }
+    assert!(by[0] > 100 && by[1] > 100, "{by:?}");
+}
+
 /// Answers `good` times, then fails.
 struct Failing {
     inner: Box<dyn Engine>,
@@ -227,4 +277,24 @@ fn a_new_version_is_checked_before_it_is_handed_over() {
     assert!(watch.look());
     let models = slot.take().unwrap();
     assert!(models.laptime.is_some() && models.stop.is_none());
+}
+
+/// What an engine on a GPU takes to be taken apart is not the fold's time.
+#[test]
+fn an_engine_is_taken_apart_by_who_handed_it_over() {
+    let slot = Slot::default();
+    let mut watch = Watch::new(shipped(), slot.clone());
+    assert!(watch.look());
+    let mut fold = Predictor::new(Floor::shipped()).with_models(slot.take().unwrap());
+    let first: Vec<_> = fold.models().engines().map(Arc::downgrade).collect();
+    assert_eq!(first.len(), 3);
+    // Another version takes their place.
+    watch.current = Models::none();
+    assert!(watch.load());
+    watch.look();
+    fold.swap_models(slot.take().unwrap());
+    assert!(first.iter().all(|e| e.strong_count() == 1));
+    watch.look();
+    assert!(first.iter().all(|e| e.strong_count() == 0));
+    assert!(fold.models().engines().all(|e| Arc::strong_count(e) > 1));
 }

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use fixture::Fixture;
 pub use manifest::{Manifest, Model, TensorSpec};
-pub use parity::{Parity, parity};
+pub use parity::{Parity, parity, runs};
 
 /// A named tensor: values in C order.
 #[derive(Clone, Debug, PartialEq)]

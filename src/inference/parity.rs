@@ -1,11 +1,36 @@
-//! How far two engines' answers are apart, and the recorded inputs in the batch size that is asked for.
+//! How far two engines' answers are apart, and what they are asked: recorded inputs, or made-up ones, in the batch size
+//! that is asked for.
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::{Fixture, Model, Tensor};
 
 /// Most runs that are compared in one batch size.
 const MAX_RUNS: usize = 16;
+/// Runs that are made up where none is recorded, and their seed.
+const MADE_UP_RUNS: usize = 8;
+const SEED: u64 = 2024;
+
+/// Inputs to compare two engines of that model on, in that batch size: the recorded ones, and made-up ones of the right
+/// shapes where none is recorded for it. There is always one.
+pub fn runs(model: &Model, fixture: Option<&Fixture>, batch: usize) -> Vec<Vec<Tensor>> {
+    let recorded = fixture.map_or(Vec::new(), |f| f.at_batch(model, batch));
+    if !recorded.is_empty() {
+        return recorded;
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(SEED);
+    let mut tensor = |spec: &super::TensorSpec| {
+        let shape = spec.with_batch(batch);
+        // From 0 to 1: what a mask, a share or a logarithm can do with, too.
+        let values = (0..shape.iter().product()).map(|_| random.random());
+        Tensor::new(&spec.name, &shape, values.collect())
+    };
+    (0..MADE_UP_RUNS)
+        .map(|_| model.inputs.iter().map(&mut tensor).collect())
+        .collect()
+}
 
 /// How far an output is off: relative to 1, or to the value where that is larger.
 #[derive(Clone, Debug, PartialEq, Serialize)]

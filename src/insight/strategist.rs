@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{Insight, Origin, Outlets, shed, took};
-use crate::compute::{By, Processor};
+use crate::compute::{By, Processor, Witness};
 use crate::live::Snapshot;
 use crate::race::MAX_CARS;
 use crate::strategy::model::Start;
@@ -166,6 +166,11 @@ impl Strategist {
             let processor = processor();
             let began = Instant::now();
             let answer = answer(&snapshot, car, parameters, &processor);
+            let by = (answer.as_ref()).map_or(By::Cpu, |insight| insight.origin.backend);
+            let rest = match by {
+                By::Cpu => REST_ON_CPU,
+                By::Cuda => REST_ON_GPU,
+            };
             match &answer {
                 Ok(insight) => {
                     took("strategy", insight.origin.backend, began);
@@ -177,10 +182,6 @@ impl Strategist {
                 // Who asked may have gone.
                 let _ = asker.send(answer);
             }
-            let rest = match processor.at_work() {
-                By::Cpu => REST_ON_CPU,
-                By::Cuda => REST_ON_GPU,
-            };
             rested = Instant::now() + began.elapsed() * rest;
         }
     }
@@ -219,14 +220,15 @@ fn answer(
         // The same luck all race long: answers differ by what has happened.
         seed: u64::from(session_key.unsigned_abs()),
     };
-    let mut advice = advise_on(processor, &start, parameters, question)?;
+    let witness = Witness::of(processor);
+    let mut advice = advise_on(&witness, &start, parameters, question)?;
     advice.plans.truncate(PLANS_TOLD);
     Ok(Arc::new(StrategyInsight {
         origin: Origin {
             session_key,
             made_at: race.clock,
             seq: snapshot.seq,
-            backend: processor.at_work(),
+            backend: witness.by(),
         },
         races: question.races,
         seed: question.seed,

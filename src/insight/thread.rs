@@ -1,7 +1,7 @@
 //! The threads: what is read from the journal and the fold, and when which stage runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
@@ -75,34 +75,62 @@ pub fn start(
 #[derive(Clone)]
 pub struct Engine {
     choice: Choice,
-    now: Arc<Mutex<(Processor, Option<Instant>)>>,
+    now: Arc<Mutex<Looked>>,
+}
+
+/// The processor that there is.
+struct Looked {
+    processor: Processor,
+    /// When to look again; `None`: there is no need, or somebody is at it.
+    again: Option<Instant>,
 }
 
 impl Engine {
-    /// Opens nothing yet: whoever computes first does, for a driver may take its time.
+    /// Looks for nothing yet.
     pub fn new(choice: Choice) -> Engine {
         Engine {
             choice,
-            now: Arc::new(Mutex::new((Processor::Cpu, Some(Instant::now())))),
+            now: Arc::new(Mutex::new(Looked {
+                processor: Processor::Cpu,
+                again: (choice != Choice::Cpu).then(Instant::now),
+            })),
         }
     }
 
-    /// What to compute on now: what is asked for; the CPU, and a line in the log, where it cannot be had.
+    /// What to compute on now: what is asked for; the CPU while that is looked for (a driver may take its time,
+    /// and ticks have none), and where it cannot be had, with a line in the log.
     pub fn processor(&self) -> Processor {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.1.is_some_and(|again| again <= Instant::now()) {
-            *now = self.look();
+        let mut now = self.lock();
+        if now.again.is_some_and(|again| again <= Instant::now()) {
+            now.again = None;
+            let own = self.clone();
+            let named = std::thread::Builder::new().name("gpu-look".to_owned());
+            if let Err(e) = named.spawn(move || own.look()) {
+                tracing::warn!(error = %e, "no thread to look for a GPU with");
+                now.again = Some(Instant::now() + LOOK_AGAIN);
+            }
         }
-        now.0.clone()
+        now.processor.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Looked> {
+        // Who panicked left whole values here.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) {
+        let (processor, again) = self.found();
+        *self.lock() = Looked { processor, again };
     }
 
     /// The processor, and when to look again.
-    fn look(&self) -> (Processor, Option<Instant>) {
+    fn found(&self) -> (Processor, Option<Instant>) {
+        let opened = self.choice.open();
         let again = Some(Instant::now() + LOOK_AGAIN);
-        match self.choice.open() {
+        match opened {
             Ok((processor, None)) => {
                 tracing::info!(backend = processor.name(), "insights are computed");
-                (processor, None)
+                (processor.hurried(), None)
             }
             Ok((processor, Some(none))) => {
                 tracing::info!(why = %none, "insights are computed on the CPU");

@@ -14,7 +14,7 @@
 //! the run plan decides the next lap and the feed does not tell it.
 //!
 //! Trained models ([`models`], [`outcome`], [`stops`]) stand in for the floor's numbers wherever they have an
-//! answer; [`features`] is what they see, [`memory`] what is remembered of a car's laps, [`shift`] where the whole
+//! answer, all three at once where a car crosses the line and a GPU takes them so (`crossing`); [`features`] is what they see, [`memory`] what is remembered of a car's laps, [`shift`] where the whole
 //! field was off, [`form`] what is known of drivers and teams beforehand, [`usual`] what the model of the order is
 //! mixed with.
 //!
@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod crossing;
 pub mod distance;
 pub mod features;
 pub mod floor;
@@ -64,6 +65,7 @@ use crate::record::prediction::{
     LapTimePrediction, OrderPrediction, PitPrediction, Prediction, Provenance, Quantiles,
 };
 
+use crossing::Crossing;
 use distance::{Distance, Odometer};
 use grading::Grader;
 use models::LapTimes;
@@ -320,16 +322,18 @@ impl Predictor {
         for car in due.ended.iter().filter_map(|n| view.car(*n)) {
             self.laptimes.lap_completed(view, car, distance.laps);
         }
+        let mut said = self.cross(view, due, &distance, published);
         let mut made = Vec::new();
         for (car, sectors) in &due.laps {
             let before = published.lap(*car, *sectors);
             made.extend(self.predict_lap(view, seq, &distance, (*car, *sectors), before));
         }
         for car in &due.stops {
-            made.extend(self.predict_stop(view, seq, &distance, *car, published.stop(*car)));
+            let about = (*car, published.stop(*car));
+            made.extend(self.predict_stop(view, seq, &distance, about, &mut said));
         }
         if due.order {
-            made.extend(self.predict_order(view, seq, &distance, published.order()));
+            made.extend(self.predict_order(view, seq, &distance, published.order(), said));
         }
         made
     }
@@ -405,8 +409,8 @@ impl Predictor {
         view: &View,
         seq: u64,
         distance: &Distance,
-        number: u8,
-        before: Option<&PitPrediction>,
+        (number, before): (u8, Option<&PitPrediction>),
+        said: &mut Crossing,
     ) -> Option<Prediction> {
         let stop = pit::predict(view, view.car(number)?, distance, &self.floor)?;
         if self
@@ -435,7 +439,7 @@ impl Predictor {
                     ..stop
                 }
             }
-            None => match self.modelled_stop(view, number, distance, &stop) {
+            None => match self.modelled_stop(view, (number, said), distance, &stop) {
                 Some((model, refined)) => {
                     provenance.model = model.engine().model().id();
                     model.engine().backend().clone_into(&mut provenance.backend);
@@ -466,13 +470,17 @@ impl Predictor {
     fn modelled_stop(
         &mut self,
         view: &View,
-        number: u8,
+        (number, said): (u8, &mut Crossing),
         distance: &Distance,
         stop: &pit::Stop,
     ) -> Option<(Arc<stops::StopModel>, pit::Stop)> {
         let model = self.laptimes.models().stop.clone()?;
         if self.stop_failure.is_some() {
             return None;
+        }
+        if let Some(forecast) = said.stop_of(number) {
+            let left = distance.laps.saturating_sub(stop.lap);
+            return Some((model, forecast.refine(stop, left)));
         }
         match model.refine(view, view.car(number)?, distance, stop) {
             Ok(refined) => Some((model, refined?)),
@@ -489,10 +497,11 @@ impl Predictor {
         seq: u64,
         distance: &Distance,
         before: Option<&OrderPrediction>,
+        said: Crossing,
     ) -> Option<Prediction> {
         let prediction = match before.filter(|p| p.lap_number == view.leader_laps()) {
             Some(p) => p.clone(),
-            None => self.make_order(view, seq, distance)?,
+            None => self.make_order(view, seq, distance, said)?,
         };
         self.order_made = Some(view.leader_laps());
         let share = f64::from(view.leader_laps()) / f64::from(distance.laps.max(1));
@@ -505,8 +514,9 @@ impl Predictor {
         view: &View,
         seq: u64,
         distance: &Distance,
+        said: Crossing,
     ) -> Option<OrderPrediction> {
-        let modelled = self.modelled_order(view, distance);
+        let modelled = said.order.or_else(|| self.modelled_order(view, distance));
         let by_model = modelled.is_some();
         let finish = modelled.or_else(|| order::predict(view, distance, &self.floor))?;
         let mut provenance = provenance(view, seq, finish.rests_on);

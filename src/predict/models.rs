@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::crossing;
 use super::features;
 use super::features::laptime::{Line, SECTOR, Sector};
 use super::floor::Triple;
@@ -23,6 +24,7 @@ use super::outcome::{OUTCOME, OutcomeModel};
 use super::shift::Shift;
 use super::stops::{FORECAST, StopModel};
 use super::view::{CarView, View};
+use crate::inference::tensorrt::Together;
 use crate::inference::{self, Engine, EngineError, Tensor};
 use crate::record::prediction::Quantiles;
 
@@ -44,6 +46,8 @@ pub struct Models {
     pub outcome: Option<Arc<OutcomeModel>>,
     /// What cars will do about their next stop.
     pub stop: Option<Arc<StopModel>>,
+    /// All of them on a GPU at once, beside each on its own.
+    pub together: Option<Arc<Together>>,
 }
 
 impl std::fmt::Debug for Models {
@@ -91,6 +95,7 @@ impl Models {
             laptime: laptime?.map(LapTimeModel::new).transpose()?.map(Arc::new),
             outcome: outcome.map(OutcomeModel::new).transpose()?.map(Arc::new),
             stop: stop.map(StopModel::new).transpose()?.map(Arc::new),
+            together: None,
         })
     }
 
@@ -113,6 +118,25 @@ impl Models {
             moved.stop = Some(Arc::new(StopModel::new(other(model.shared())?)?));
         }
         Ok(moved)
+    }
+
+    /// Does something with all three engines, in the order of their numbers, and the choices of them that are asked
+    /// together; `None` where one is missing.
+    ///
+    /// # Errors
+    /// What `work` said.
+    pub fn with_all<T>(
+        &self,
+        work: impl FnOnce(&[Arc<dyn Engine>], &[&[usize]]) -> Result<T, EngineError>,
+    ) -> Result<Option<T>, EngineError> {
+        let (Some(laptime), Some(stop), Some(outcome)) = (&self.laptime, &self.stop, &self.outcome)
+        else {
+            return Ok(None);
+        };
+        let mut engines = [&laptime.engine; 3];
+        engines[crossing::STOP] = stop.shared();
+        engines[crossing::OUTCOME] = outcome.shared();
+        work(&engines.map(Arc::clone), &crossing::CHOICES).map(Some)
     }
 
     /// Their engines.
@@ -169,20 +193,16 @@ impl LapTimeModel {
         self.engine.as_ref()
     }
 
-    /// Quantiles by head, and what the lap adds.
+    /// Quantiles by head.
     fn step(
         &self,
         memory: &mut Memory,
         line: &[f32],
         sectors: [Option<&[f32; SECTOR]>; 2],
-    ) -> Result<([[f32; 3]; 3], Vec<Tensor>), EngineError> {
+    ) -> Result<[[f32; 3]; 3], EngineError> {
         let [first, second] = sectors.map(|s| s.unwrap_or(&[0.0; SECTOR]));
         let outputs = self.engine.run(memory.feed([line, first, second]))?;
-        let mut outputs = outputs.into_iter();
-        let answers = outputs.next().map(|t| t.values).unwrap_or_default();
-        let quantiles = [0, 1, 2]
-            .map(|head| [0, 1, 2].map(|q| answers.get(3 * head + q).copied().unwrap_or(f32::NAN)));
-        Ok((quantiles, outputs.collect()))
+        Ok(taken_apart(outputs).0)
     }
 
     /// Quantiles (s), widened as calibrated.
@@ -195,6 +215,15 @@ impl LapTimeModel {
             base + middle + (high - middle) * up,
         ]
     }
+}
+
+/// Quantiles by head, and what the lap adds.
+fn taken_apart(outputs: Vec<Tensor>) -> ([[f32; 3]; 3], Vec<Tensor>) {
+    let mut outputs = outputs.into_iter();
+    let answers = outputs.next().map(|t| t.values).unwrap_or_default();
+    let quantiles = [0, 1, 2]
+        .map(|head| [0, 1, 2].map(|q| answers.get(3 * head + q).copied().unwrap_or(f32::NAN)));
+    (quantiles, outputs.collect())
 }
 
 /// Factors on P50 − P10 and P90 − P50 by sectors known, on top of the calibration: they follow the race. A clean
@@ -347,7 +376,7 @@ impl LapTimes {
         let mut given = [None, None];
         *given.get_mut(sectors - 1)? = Some(&x);
         match model.step(seen.memory.as_mut()?, &line, given) {
-            Ok((quantiles, _)) => {
+            Ok(quantiles) => {
                 Some(model.answer(base_s + shift, quantiles[sectors], sectors, &self.widths))
             }
             Err(e) => {
@@ -357,12 +386,42 @@ impl LapTimes {
         }
     }
 
-    /// Takes other models from here on: they see every car's laps so far, one after another, once they are asked
-    /// about it. The width of their intervals begins as calibrated, and nothing is known of how far they are off.
+    /// What the model is to be fed about a car that has just completed a lap and is about to drive a flying one; `None`
+    /// where it has other laps to see first, or none at all, or there is no model.
+    pub fn next(&mut self, car: u8) -> Option<&[Tensor]> {
+        let model = self.working()?;
+        let seen = self.cars.get_mut(&car)?;
+        let flying = seen.rows.last().is_some_and(|(_, row)| row.flying);
+        if !flying || seen.fed + 1 != seen.rows.len() {
+            return None;
+        }
+        seen.next(&model)
+    }
+
+    /// The model's answer to [`LapTimes::next`], which must have been asked before.
+    pub fn told(&mut self, car: u8, outputs: Vec<Tensor>) {
+        if let Some(seen) = self.cars.get_mut(&car) {
+            seen.told(outputs);
+        }
+    }
+
+    /// Takes other models from here on. Another lap time model sees every car's laps so far, one after another, once it
+    /// is asked about it; the width of its intervals begins as calibrated, and nothing is known of how far it is off.
+    /// The same one on another engine goes on where it was: what was remembered and learnt holds for both.
     pub fn swap(&mut self, models: Models) {
+        let of = |models: &Models| {
+            models
+                .laptime
+                .as_ref()
+                .map(|m| m.engine.model().sha256.clone())
+        };
+        let same = of(&self.models) == of(&models);
         self.models = models;
         self.failures = 0;
         self.failure = None;
+        if same {
+            return;
+        }
         self.widths = Widths::default();
         self.shifts = Default::default();
         for seen in self.cars.values_mut() {
@@ -374,18 +433,31 @@ impl LapTimes {
 impl Seen {
     /// Feeds the rows that the model has not seen.
     fn catch_up(&mut self, model: &LapTimeModel) -> Result<(), EngineError> {
-        for (_, row) in self.rows.iter().skip(self.fed) {
-            let memory = self
-                .memory
-                .get_or_insert_with(|| Memory::of(model.engine.model()));
-            if let [hidden, cell, entry] = self.added.as_slice() {
-                memory.keep([&hidden.values, &cell.values, &entry.values]);
-            }
-            let (quantiles, added) = model.step(memory, &row.x, [None, None])?;
-            self.added = added;
-            self.ahead = Some(quantiles[0]);
-            self.fed += 1;
+        while let Some(inputs) = self.next(model) {
+            let outputs = model.engine.run(inputs)?;
+            self.told(outputs);
         }
         Ok(())
+    }
+
+    /// What the model is fed next: the first row that it has not seen, after what the one before added.
+    fn next(&mut self, model: &LapTimeModel) -> Option<&[Tensor]> {
+        let (_, row) = self.rows.get(self.fed)?;
+        let memory = self
+            .memory
+            .get_or_insert_with(|| Memory::of(model.engine.model()));
+        // Taken in once, even if the model is then asked twice.
+        if let [hidden, cell, entry] = std::mem::take(&mut self.added).as_slice() {
+            memory.keep([&hidden.values, &cell.values, &entry.values]);
+        }
+        Some(memory.feed([&row.x, &[0.0; SECTOR], &[0.0; SECTOR]]))
+    }
+
+    /// The model's answer to that.
+    fn told(&mut self, outputs: Vec<Tensor>) {
+        let (quantiles, added) = taken_apart(outputs);
+        self.added = added;
+        self.ahead = Some(quantiles[0]);
+        self.fed += 1;
     }
 }

@@ -110,15 +110,17 @@ impl OutcomeModel {
     /// # Errors
     /// [`EngineError`] if it fails or its answer is no distribution.
     pub fn ask(&self, frame: &Frame) -> Result<Chances, EngineError> {
+        let outputs = self.engine.run(&fed(frame))?;
+        self.chances(frame, &outputs)
+    }
+
+    /// What the network's answer to that frame says.
+    ///
+    /// # Errors
+    /// [`EngineError`] if it is no distribution.
+    pub fn chances(&self, frame: &Frame, outputs: &[Tensor]) -> Result<Chances, EngineError> {
         let n = frame.cars.len();
-        let mut mask = vec![1.0; n];
-        mask.resize(MOST_CARS, 0.0);
-        let inputs = [
-            Tensor::new("cars", &[1, MOST_CARS, FEATURES], frame.values.clone()),
-            Tensor::new("mask", &[1, MOST_CARS], mask),
-        ];
-        let outputs = self.engine.run(&inputs)?;
-        let [positions, retirement] = outputs.as_slice() else {
+        let [positions, retirement] = outputs else {
             return Err(self.refuse(format!("{} outputs, 2 are wanted", outputs.len())));
         };
         let rows = positions.values.chunks_exact(MOST_CARS).take(n);
@@ -167,33 +169,46 @@ impl OutcomeModel {
     /// # Errors
     /// As [`OutcomeModel::ask`].
     pub fn predict(&self, view: &View, distance: &Distance) -> Result<Option<Finish>, EngineError> {
-        let running = order::running_order(view);
-        if !view.is_race()
-            || view.finished
-            || distance.remaining(view) == 0
-            || running.len() > MOST_CARS
-        {
-            return Ok(None);
-        }
-        let Some(frame) = frame(view, distance, &self.form) else {
+        let Some(frame) = self.frame(view, distance) else {
             return Ok(None);
         };
         let chances = self.ask(&frame)?;
-        let retires = running.iter().zip(&chances.retires).map(|(car, p)| {
-            if car.status == CarStatus::Finished {
-                0.0
-            } else {
-                *p
-            }
-        });
-        let retires: Vec<f64> = retires.collect();
-        Ok(Some(order::finish_of(
-            view,
-            &running,
-            &chances.places,
-            &retires,
-        )))
+        Ok(Some(finish(view, &chances)))
     }
+
+    /// What the network is to be asked about; `None` as in [`OutcomeModel::predict`].
+    pub fn frame(&self, view: &View, distance: &Distance) -> Option<Frame> {
+        let running = order::running_order(view).len();
+        if !view.is_race() || view.finished || distance.remaining(view) == 0 || running > MOST_CARS
+        {
+            return None;
+        }
+        frame(view, distance, &self.form)
+    }
+}
+
+/// What the network is fed.
+pub fn fed(frame: &Frame) -> [Tensor; 2] {
+    let mut mask = vec![1.0; frame.cars.len()];
+    mask.resize(MOST_CARS, 0.0);
+    [
+        Tensor::new("cars", &[1, MOST_CARS, FEATURES], frame.values.clone()),
+        Tensor::new("mask", &[1, MOST_CARS], mask),
+    ]
+}
+
+/// The order as it is published.
+pub fn finish(view: &View, chances: &Chances) -> Finish {
+    let running = order::running_order(view);
+    let retires = running.iter().zip(&chances.retires).map(|(car, p)| {
+        if car.status == CarStatus::Finished {
+            0.0
+        } else {
+            *p
+        }
+    });
+    let retires: Vec<f64> = retires.collect();
+    order::finish_of(view, &running, &chances.places, &retires)
 }
 
 #[cfg(test)]

@@ -98,14 +98,7 @@ impl StopModel {
             let batch = *full.or(batches.first()).unwrap_or(&1);
             let (here, rest) = left.split_at(batch.min(left.len()));
             left = rest;
-            let known = here
-                .iter()
-                .flatten()
-                .map(|v| if v.is_nan() { MISSING } else { *v });
-            let mut values: Vec<f32> = known.collect();
-            values.resize(batch * FEATURES, 0.0);
-            let input = Tensor::new("features", &[batch, FEATURES], values);
-            let outputs = self.engine.run(&[input])?;
+            let outputs = self.engine.run(&[fed(here, batch)])?;
             for at in 0..here.len() {
                 forecasts.push(self.forecast_of(&outputs, at, batch)?);
             }
@@ -114,7 +107,10 @@ impl StopModel {
     }
 
     /// The answer for the row at `at` of a batch.
-    fn forecast_of(
+    ///
+    /// # Errors
+    /// If it is no probability.
+    pub fn forecast_of(
         &self,
         outputs: &[Tensor],
         at: usize,
@@ -164,6 +160,17 @@ impl StopModel {
         let left = distance.laps.saturating_sub(floor.lap);
         Ok(Some(forecast.refine(floor, left)))
     }
+}
+
+/// What the network is fed: rows, and zeros up to the batch.
+pub fn fed(rows: &[[f32; FEATURES]], batch: usize) -> Tensor {
+    let known = rows
+        .iter()
+        .flatten()
+        .map(|v| if v.is_nan() { MISSING } else { *v });
+    let mut values: Vec<f32> = known.collect();
+    values.resize(batch * FEATURES, 0.0);
+    Tensor::new("features", &[batch, FEATURES], values)
 }
 
 impl Forecast {

@@ -2,8 +2,9 @@
 //!
 //! First parity, on fresh inputs (the seed is in the answer) and on the laps of `--recording`: every bit, or the
 //! command fails. Then speed: the kernel alone, its arrays on the device, by the device's own clock; and the whole
-//! call, copies included. Then a tick as one captured graph. Bandwidth is beside that of a copy from the device's
-//! memory to itself. Each figure that has a target is told with it, and whether it is met.
+//! call, copies included. Then a tick as one captured graph, on an idle device and while races are simulated on it.
+//! Bandwidth is beside that of a copy from the device's memory to itself. Each figure that has a target is told with
+//! it, and whether it is met.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -124,6 +125,7 @@ pub fn run(args: &Args, recording: Option<&Path>) -> anyhow::Result<Value> {
         }
         if let Ok(gpu) = &gpu {
             out.insert("tick".into(), gpu.tick(seed)?);
+            out.insert("tick_beside_races".into(), gpu.tick_beside_races(seed)?);
         }
         let laps = together(&out);
         out.extend(laps.map(|laps| ("laps".to_owned(), laps)));
@@ -338,6 +340,7 @@ use gpu::Gpu;
 
 #[cfg(feature = "cuda")]
 mod gpu {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
     use anyhow::Context;
@@ -434,6 +437,34 @@ mod gpu {
             }))
         }
 
+        /// The same while the large race is simulated again and again on the background's stream.
+        pub(super) fn tick_beside_races(&self, seed: u64) -> anyhow::Result<Value> {
+            let (over, sets) = (AtomicBool::new(false), AtomicU64::new(0));
+            let simulate = || -> anyhow::Result<()> {
+                let mut races = case(Kernel::RaceMonteCarlo, Size::Season, seed);
+                while !over.load(Ordering::Relaxed) {
+                    races.reset();
+                    self.run(&mut *races)?;
+                    sets.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            };
+            std::thread::scope(|scope| {
+                let races = scope.spawn(simulate);
+                while sets.load(Ordering::Relaxed) == 0 && !races.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let before = sets.load(Ordering::Relaxed);
+                let ticked = self.tick(seed);
+                over.store(true, Ordering::Relaxed);
+                let ended = races.join();
+                ended.map_err(|_| anyhow::anyhow!("the races panicked"))??;
+                let mut ticked = ticked?;
+                ticked["sets_of_races"] = json!(sets.load(Ordering::Relaxed) - before);
+                Ok(ticked)
+            })
+        }
+
         /// Many ticks, and every kernel now and then: does the device's memory stay flat?
         pub(super) fn soak(&self, ticks: u64, seed: u64) -> anyhow::Result<Value> {
             let mut cases = tick(seed);
@@ -517,6 +548,10 @@ impl Gpu {
     }
 
     fn tick(&self, _: u64) -> anyhow::Result<Value> {
+        match *self {}
+    }
+
+    fn tick_beside_races(&self, _: u64) -> anyhow::Result<Value> {
         match *self {}
     }
 

@@ -14,7 +14,7 @@ mod ingest;
 pub mod journal;
 mod kernels;
 mod montecarlo;
-mod onnxruntime;
+pub(super) mod onnxruntime;
 mod predict;
 mod publisher;
 mod race;

@@ -14,6 +14,14 @@ const SCRIPT: &str = include_str!("../../../benches/onnxruntime.py");
 /// Names the Python that has numpy and onnxruntime, where it is not `python3`.
 const PYTHON: &str = "TRACKSIDE_PYTHON";
 
+/// What it is to compute on.
+#[derive(Clone, Copy)]
+pub enum Provider {
+    Cpu,
+    /// The GPU where it has a way to it, else the CPU.
+    Gpu,
+}
+
 /// A model as the script wants it.
 #[derive(Serialize)]
 pub struct Model<'a> {
@@ -36,7 +44,7 @@ impl<'a> Model<'a> {
 #[serde(untagged)]
 enum Said {
     Missing { missing: String },
-    Ready { version: String },
+    Ready { version: String, provider: String },
 }
 
 /// The process.
@@ -45,6 +53,8 @@ pub struct OnnxRuntime {
     to: ChildStdin,
     from: BufReader<ChildStdout>,
     pub version: String,
+    /// What it computes on: `CPUExecutionProvider`.
+    pub provider: String,
 }
 
 impl OnnxRuntime {
@@ -52,12 +62,19 @@ impl OnnxRuntime {
     ///
     /// # Errors
     /// If it is there and fails.
-    pub fn start(models: &[Model<'_>], threads: usize) -> anyhow::Result<Result<Self, String>> {
+    pub fn start(
+        models: &[Model<'_>],
+        threads: usize,
+        provider: Provider,
+    ) -> anyhow::Result<Result<Self, String>> {
         let python = std::env::var_os(PYTHON).unwrap_or_else(|| "python3".into());
         let mut command = Command::new(&python);
         command.arg("-c").arg(SCRIPT);
         command.arg(serde_json::to_string(models)?);
-        command.arg(threads.to_string());
+        command.arg(threads.to_string()).arg(match provider {
+            Provider::Cpu => "cpu",
+            Provider::Gpu => "gpu",
+        });
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = match started {
             Ok(process) => process,
@@ -71,11 +88,12 @@ impl OnnxRuntime {
             to,
             from: BufReader::new(from),
             version: String::new(),
+            provider: String::new(),
         };
         match runtime.hear()? {
             Said::Missing { missing } => Ok(Err(missing)),
-            Said::Ready { version } => {
-                runtime.version = version;
+            Said::Ready { version, provider } => {
+                (runtime.version, runtime.provider) = (version, provider);
                 Ok(Ok(runtime))
             }
         }

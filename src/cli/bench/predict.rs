@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::onnxruntime::{self, OnnxRuntime};
+use super::onnxruntime::{self, OnnxRuntime, Provider};
 use super::{feed, quantile};
 use crate::engines::Chosen;
 use crate::inference::{self, Engine, Manifest, Tensor};
@@ -61,7 +61,7 @@ fn ticks(folder: &Path) -> anyhow::Result<Value> {
     let files = engines.iter().map(|e| folder.join(&e.model().file));
     let files = files.zip(&inputs);
     let models: Vec<_> = files.map(|(f, i)| onnxruntime::Model::new(f, i)).collect();
-    let mut rival = OnnxRuntime::start(&models, 1)?;
+    let mut rival = OnnxRuntime::start(&models, 1, Provider::Cpu)?;
     let mut ours: Times = vec![Vec::new(); engines.len()];
     let mut theirs = ours.clone();
     for round in 0..=ROUNDS {

@@ -1,5 +1,9 @@
 //! `trackside engines ls|build|verify`: the models, what computes them here, and the engines built for this machine.
 
+#[cfg_attr(not(feature = "tensorrt"), expect(dead_code))]
+mod swaps;
+mod timing;
+mod together;
 mod verify;
 
 use std::path::PathBuf;
@@ -68,6 +72,9 @@ struct Build {
     /// Build even what is kept already.
     #[arg(long)]
     again: bool,
+    /// Let every other process go first, and end with the one that started this: as a daemon builds.
+    #[arg(long, hide = true)]
+    give_way: bool,
 }
 
 /// Runs it.
@@ -273,14 +280,23 @@ fn build(args: &Build) -> anyhow::Result<()> {
     args.common.open()?;
     let (why, _) = (
         Unavailable::NotBuilt,
-        (args.precision, &args.batches, args.target, args.again),
+        (
+            args.precision,
+            &args.batches,
+            args.target,
+            args.again,
+            args.give_way,
+        ),
     );
     anyhow::bail!("{why}; {}", why.remedy())
 }
 
 #[cfg(feature = "tensorrt")]
 fn build(args: &Build) -> anyhow::Result<()> {
-    use crate::inference::tensorrt::{Builder, Made};
+    use crate::inference::tensorrt::{Builder, Made, give_way};
+    if args.give_way {
+        give_way();
+    }
     let (folder, models, cache) = args.common.open()?;
     let builder = match args.target {
         Some(capability) => Builder::for_target(capability),
@@ -296,7 +312,7 @@ fn build(args: &Build) -> anyhow::Result<()> {
         for batch in chosen.unwrap_or(&model.batches) {
             if args.again {
                 let key = Key::new(model, builder.machine(), args.precision, *batch);
-                let _ = std::fs::remove_file(cache.path(&key));
+                cache.remove(&key)?;
             }
             let (_, one) = builder.plan(model, &onnx, &cache, args.precision, *batch)?;
             let how = if one.built { "built" } else { "kept already" };

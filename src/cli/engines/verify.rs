@@ -3,27 +3,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
-#[cfg(feature = "tensorrt")]
-use std::time::Duration;
-use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Backend, Common};
+use super::swaps::{Swaps, Wanted};
+use super::timing::{self, Case, Rival, Timed};
+use super::{Backend, Common, together};
 use crate::cli::say::say;
 #[cfg(not(feature = "tensorrt"))]
 use crate::inference::tensorrt::Unavailable;
 use crate::inference::tensorrt::{self, Cache, Precision};
-use crate::inference::{self, Engine, Fixture, Model, Parity, Tensor, parity};
+use crate::inference::{self, Engine, Fixture, Model, Parity, parity, runs};
 
 /// Most runs that are timed.
 const MAX_RUNS: usize = 1_000_000;
-/// How often the models are asked while they are handed over, and how many times between two hand-overs.
-#[cfg(feature = "tensorrt")]
-const TICK: Duration = Duration::from_millis(20);
-#[cfg(feature = "tensorrt")]
-const TICKS_BETWEEN_SWAPS: u32 = 10;
-
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -37,7 +30,14 @@ pub(super) struct Args {
     /// Time so many runs of each, too.
     #[arg(long, value_name = "RUNS", default_value_t = 0)]
     time: usize,
-    /// Hand the models over so many times, CPU to GPU and back, while they are asked; fail if a tick is late.
+    /// Put the live models into one graph, too, and compare and time that.
+    #[arg(long, requires = "require_gpu")]
+    together: bool,
+    /// Time onnxruntime on the same files between the rounds, on the GPU where it has one; fail if it is not to be had.
+    #[arg(long, requires = "time")]
+    rival: bool,
+    /// Hand the models over so many times, CPU to GPU and back, while a simulated race is predicted from them and the
+    /// engines are built; fail if a tick is late, the GPU does not answer, or an answer is not the CPU's.
     #[arg(
         long,
         value_name = "SWAPS",
@@ -55,7 +55,8 @@ struct Verdict {
     tolerance: f64,
     /// Nothing where the model does not load, or has no recorded answers.
     outputs: Vec<Parity>,
-    /// Against the CPU's answers to the recorded inputs, in every batch size; on the GPU.
+    /// Against the CPU's answers to the recorded inputs, or to made-up ones where none is recorded, in every batch size; on
+    /// the GPU.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     against_cpu: Vec<Parity>,
     /// Medians and tails of a run, by batch size.
@@ -66,12 +67,13 @@ struct Verdict {
     why: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Timed {
-    batch: usize,
-    runs: usize,
-    p50_us: f64,
-    p99_us: f64,
+/// A model as it was loaded.
+struct Loaded {
+    cpu: Arc<dyn Engine>,
+    gpu: Option<Box<dyn Engine>>,
+    fixture: Option<Fixture>,
+    /// Places of their verdicts.
+    places: [usize; 2],
 }
 
 /// Runs it; fails if a model does not answer as it should.
@@ -80,6 +82,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let (folder, models, cache) = args.common.open()?;
     let machine = tensorrt::machine();
     let mut verdicts = Vec::new();
+    let mut loaded = Vec::new();
     for model in &models {
         let cpu: Arc<dyn Engine> = match inference::load(&folder, &model.name) {
             Ok(engine) => engine.into(),
@@ -89,47 +92,68 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             }
         };
         let fixture = model.fixture(&folder)?;
-        let time = args.time;
-        verdicts.push(Verdict::of(
-            &*cpu,
-            model.tolerance,
-            fixture.as_ref(),
-            None,
-            time,
-        )?);
+        let recorded = fixture.as_ref();
+        let mut gpu = None;
+        let first = verdicts.len();
+        verdicts.push(Verdict::of(&*cpu, model.tolerance, recorded, None)?);
         if machine.is_ok() {
             let precision = args.precision;
             verdicts.push(match on_gpu(&cpu, &folder, &cache, precision) {
                 Ok(engine) => {
                     let tolerance = precision.tolerance(model);
-                    Verdict::of(&*engine, tolerance, fixture.as_ref(), Some(&*cpu), time)?
+                    let verdict = Verdict::of(&*engine, tolerance, recorded, Some(&*cpu))?;
+                    gpu = Some(engine);
+                    verdict
                 }
                 Err(e) => Verdict::failed(model, tensorrt::BACKEND, &e),
             });
         }
+        let places = [first, first + 1];
+        loaded.push(Loaded {
+            cpu,
+            gpu,
+            fixture,
+            places,
+        });
     }
+    let joined = match args.together {
+        true => Some(together::judged(
+            &folder,
+            &cache,
+            args.precision,
+            args.time,
+        )?),
+        false => None,
+    };
+    let rival = match args.time {
+        0 => None,
+        runs => time(&loaded, &mut verdicts, runs, args.rival.then_some(&*folder))?,
+    };
     let backend = Backend::of(&machine);
     let swaps = match args.swaps {
         0 => None,
-        swaps => Some(swap_under_load(&folder, &cache, args.precision, swaps)?),
+        swaps => Some(swap_under_load(&folder, args.precision, swaps)?),
     };
     if args.common.json {
-        let all = serde_json::json!({ "tensorrt": backend, "models": verdicts, "swaps": swaps });
+        let all = serde_json::json!({
+            "tensorrt": backend, "models": verdicts, "together": joined, "rival": rival, "swaps": swaps,
+        });
         say!("{all:#}");
     } else {
         verdicts.iter().for_each(Verdict::say);
+        joined.iter().for_each(together::Judged::say);
+        rival.iter().for_each(Rival::say);
         backend.say();
-        if let Some(s) = &swaps {
-            let (swaps, ticks, late, longest) = (s.swaps, s.ticks, s.late, s.longest_ms);
-            say!(
-                "{swaps} swaps under load: {ticks} ticks, {late} late, the longest {longest:.2} ms"
-            );
+        if let Some(swaps) = &swaps {
+            swaps.say();
         }
     }
-    let late = swaps.as_ref().map_or(0, |s| s.late);
+    if let Some(swaps) = &swaps {
+        swaps.judge(Wanted::of(tensorrt::BACKEND, args.precision))?;
+    }
     anyhow::ensure!(
-        late == 0,
-        "{late} ticks were late while models were handed over"
+        joined.as_ref().is_none_or(|t| t.ok),
+        "together the models do not answer as the CPU's do"
     );
     let bad = verdicts.iter().filter(|v| !v.ok).count();
     anyhow::ensure!(
@@ -186,7 +210,6 @@ impl Verdict {
         tolerance: f64,
         fixture: Option<&Fixture>,
         cpu: Option<&dyn Engine>,
-        runs: usize,
     ) -> anyhow::Result<Verdict> {
         let model = engine.model();
         let mut verdict = Verdict::failed(model, engine.backend(), &"");
@@ -198,16 +221,11 @@ impl Verdict {
         }
         let mut compared = 0;
         for batch in &model.batches {
-            let inputs = fixture.map_or(Vec::new(), |f| f.at_batch(model, *batch));
-            if let Some(cpu) = cpu {
-                for inputs in &inputs {
-                    let off = parity(&engine.run(inputs)?, &cpu.run(inputs)?);
-                    merge(&mut verdict.against_cpu, off, compared);
-                    compared += 1;
-                }
-            }
-            if let Some(inputs) = inputs.first().filter(|_| runs > 0) {
-                verdict.timed.push(timed(engine, inputs, *batch, runs)?);
+            let Some(cpu) = cpu else { break };
+            for inputs in runs(model, fixture, *batch) {
+                let off = parity(&engine.run(&inputs)?, &cpu.run(&inputs)?);
+                merge(&mut verdict.against_cpu, off, compared);
+                compared += 1;
             }
         }
         let all = verdict.outputs.iter().chain(&verdict.against_cpu);
@@ -237,93 +255,98 @@ impl Verdict {
                 );
             }
         }
-        for t in &self.timed {
-            say!(
-                "    {:>3} cars: p50 {:.1} µs, p99 {:.1} µs of {} runs",
-                t.batch,
-                t.p50_us,
-                t.p99_us,
-                t.runs
-            );
-        }
+        self.timed.iter().for_each(Timed::say);
     }
 }
 
-/// What handing models over cost whoever asked them meanwhile.
-#[derive(Serialize)]
-struct Swaps {
-    swaps: usize,
-    ticks: u64,
-    late: u64,
-    longest_ms: f64,
+/// Times every model on every backend, in every batch size, and onnxruntime on the files of that folder.
+fn time(
+    loaded: &[Loaded],
+    verdicts: &mut [Verdict],
+    times: usize,
+    rival: Option<&Path>,
+) -> anyhow::Result<Option<Rival>> {
+    let mut cases = Vec::new();
+    let mut places = Vec::new();
+    // The rival's: one of each model and batch.
+    let mut files = Vec::new();
+    for Loaded {
+        cpu,
+        gpu,
+        fixture,
+        places: own,
+    } in loaded
+    {
+        let model = cpu.model();
+        for batch in &model.batches {
+            let inputs = runs(model, fixture.as_ref(), *batch).swap_remove(0);
+            let case = |engine| Case {
+                engine,
+                batch: *batch,
+                inputs: inputs.clone(),
+            };
+            files.push(case(&**cpu));
+            let engines = [Some(&**cpu), gpu.as_deref()];
+            for (engine, place) in engines.into_iter().zip(own) {
+                if let Some(engine) = engine {
+                    cases.push(case(engine));
+                    places.push(*place);
+                }
+            }
+        }
+    }
+    let mut rival = rival
+        .map(|folder| timing::rival(folder, &files))
+        .transpose()?;
+    let rival = rival.as_mut().map(|rival| (rival, &*files));
+    let (timed, rival) = timing::timed(&cases, times, rival)?;
+    for ((case, place), timed) in cases.iter().zip(places).zip(timed) {
+        let verdict = &mut verdicts[place];
+        verdict.timed.push(timed);
+        // One that has gone over to the CPU meanwhile was not timed.
+        if case.engine.backend() != verdict.backend {
+            verdict.ok = false;
+            verdict.why = Some(format!("{} has answered instead", case.engine.backend()));
+        }
+    }
+    Ok(rival)
 }
 
-/// A thread loads the models for the GPU again and again and puts them into the slot, those of the CPU in between;
-/// this one asks every model at every tick, and takes what lies in the slot between two.
+/// Hands the models over, to this machine's GPU and back, as a daemon does it: their plans are built anew, in a process of
+/// their own.
 #[cfg(feature = "tensorrt")]
-fn swap_under_load(
-    folder: &Path,
-    cache: &Cache,
-    precision: Precision,
-    swaps: usize,
-) -> anyhow::Result<Swaps> {
-    use crate::engines::Slot;
+fn swap_under_load(folder: &Path, precision: Precision, swaps: usize) -> anyhow::Result<Swaps> {
+    use super::swaps::{Course, LAPS, under_load};
+    use crate::engines::accelerate::THIS_PROGRAM;
+    use crate::inference::EngineError;
     use crate::predict::Models;
     let on_cpu = Models::load(folder)?;
-    let mut asked = Vec::new();
-    for engine in on_cpu.engines() {
-        let model = engine.model();
-        let fixture = model.fixture(folder)?;
-        asked.push(
-            fixture
-                .and_then(|f| f.at_batch(model, 1).into_iter().next())
-                .unwrap_or_default(),
-        );
-    }
-    let (slot, gpu) = (Slot::default(), tensorrt::Gpu::open()?);
-    let mut figures = Swaps {
-        swaps,
-        ticks: 0,
-        late: 0,
-        longest_ms: 0.0,
+    // Nothing is kept there yet.
+    let kept = tempfile::tempdir()?;
+    let cache = Cache::new(kept.path());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let apart = tensorrt::Apart::new(Path::new(THIS_PROGRAM), folder, stop);
+    let gpu = tensorrt::Gpu::open()?.building(apart);
+    let to_gpu = |cpu: &Arc<dyn Engine>| -> Result<Arc<dyn Engine>, EngineError> {
+        let cpu = Arc::clone(cpu);
+        let engine = tensorrt::TensorRt::load(&gpu, cpu, folder, &cache, precision)?;
+        Ok(Arc::new(engine))
     };
-    std::thread::scope(|scope| {
-        let loader = scope.spawn(|| -> anyhow::Result<()> {
-            for swap in 0..swaps {
-                slot.put(match swap % 2 {
-                    0 => on_cpu.on(|cpu| {
-                        let cpu = Arc::clone(cpu);
-                        let engine = tensorrt::TensorRt::load(&gpu, cpu, folder, cache, precision)?;
-                        Ok(Arc::new(engine) as Arc<dyn Engine>)
-                    })?,
-                    _ => on_cpu.clone(),
-                });
-                std::thread::sleep(TICK * TICKS_BETWEEN_SWAPS);
-            }
-            Ok(())
+    let moved = || {
+        let mut moved = on_cpu.on(to_gpu)?;
+        let joined = on_cpu.with_all(|cpus, choices| {
+            tensorrt::Together::load(&gpu, cpus, choices, folder, (&cache, precision))
         });
-        let mut models = on_cpu.clone();
-        while !loader.is_finished() {
-            let started = Instant::now();
-            models = slot.take().unwrap_or(models);
-            for (engine, inputs) in models.engines().zip(&asked) {
-                engine.run(inputs)?;
-            }
-            let took = started.elapsed();
-            figures.ticks += 1;
-            figures.late += u64::from(took > TICK);
-            figures.longest_ms = figures.longest_ms.max(took.as_secs_f64() * 1e3);
-            std::thread::sleep(TICK.saturating_sub(took));
-        }
-        loader
-            .join()
-            .map_err(|_| anyhow::anyhow!("the loader panicked"))?
-    })?;
-    Ok(figures)
+        moved.together = joined?.map(Arc::new);
+        Ok(moved)
+    };
+    let wanted = Wanted::of(tensorrt::BACKEND, precision);
+    let course = Course::of(&on_cpu, LAPS)?;
+    under_load(&course, &on_cpu, moved, wanted, swaps)
 }
 
 #[cfg(not(feature = "tensorrt"))]
-fn swap_under_load(_: &Path, _: &Cache, _: Precision, _: usize) -> anyhow::Result<Swaps> {
+fn swap_under_load(_: &Path, _: Precision, _: usize) -> anyhow::Result<Swaps> {
     anyhow::bail!(Unavailable::NotBuilt)
 }
 
@@ -336,30 +359,4 @@ fn merge(all: &mut Vec<Parity>, run: Vec<Parity>, before: usize) {
     for (own, other) in all.iter_mut().zip(&run) {
         own.merge(other, before);
     }
-}
-
-fn timed(
-    engine: &dyn Engine,
-    inputs: &[Tensor],
-    batch: usize,
-    runs: usize,
-) -> anyhow::Result<Timed> {
-    let mut took = Vec::with_capacity(runs);
-    for _ in 0..runs {
-        let started = Instant::now();
-        engine.run(inputs)?;
-        took.push(started.elapsed().as_secs_f64() * 1e6);
-    }
-    took.sort_by(f64::total_cmp);
-    let at = |share: usize| {
-        took.get((runs * share / 100).min(runs - 1))
-            .copied()
-            .unwrap_or(0.0)
-    };
-    Ok(Timed {
-        batch,
-        runs,
-        p50_us: at(50),
-        p99_us: at(99),
-    })
 }

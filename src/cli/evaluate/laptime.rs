@@ -139,7 +139,8 @@ struct Judged {
 /// Every figure of these seasons.
 pub(super) fn figures(args: &Common) -> anyhow::Result<Value> {
     let set = args.read()?;
-    let model = args.engine(LAPTIME)?.map(LapTimeModel::new).transpose()?;
+    let engine = args.engine(LAPTIME)?;
+    let model = engine.clone().map(LapTimeModel::new).transpose()?;
     let id = model.as_ref().map(|m| m.engine().model().id());
     let floor = Floor::shipped();
     let rehearsal = model
@@ -203,6 +204,7 @@ pub(super) fn figures(args: &Common) -> anyhow::Result<Value> {
     figures.insert("seasons".to_owned(), Value::Object(by_season));
     figures.insert("races".to_owned(), Value::Array(races));
     figures.insert("races_lost_to_previous_lap".to_owned(), json!(lost));
+    args.computed(&mut figures, &[engine])?;
     Ok(json!({ "laptime": figures }))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::cli::say::{note, say};
 use crate::dataset::Dataset;
@@ -118,6 +118,24 @@ impl Common {
         }
         let on_cpu = inference::load(&folder, name)?.into();
         Ok(Some(Mover::new(self.engine, &folder)?.take(&on_cpu)?))
+    }
+
+    /// Puts into the figures what computed them, and sees to it that it did to the end.
+    ///
+    /// # Errors
+    /// If something else has answered for a model: its figures would be another engine's.
+    fn computed(
+        &self,
+        figures: &mut Map<String, Value>,
+        engines: &[Option<Arc<dyn Engine>>],
+    ) -> anyhow::Result<()> {
+        let mut engines = engines.iter().flatten().peekable();
+        let any = engines.peek().is_some();
+        engines.try_for_each(|e| self.engine.answers_for(&**e))?;
+        if any {
+            figures.insert("computed_by".to_owned(), self.engine.to_string().into());
+        }
+        Ok(())
     }
 
     /// Prints the figures.

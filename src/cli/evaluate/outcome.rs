@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Common;
 use super::podium::{Figures, Judged, MOMENTS, Score, Who};
@@ -75,7 +75,8 @@ pub(super) fn figures(common: &Common) -> anyhow::Result<Value> {
     let set = common.read()?;
     let mut faults = Faults::default();
     let history = History::read(&common.data, &mut faults)?;
-    let model = common.engine(OUTCOME)?.map(OutcomeModel::new).transpose()?;
+    let engine = common.engine(OUTCOME)?;
+    let model = engine.clone().map(OutcomeModel::new).transpose()?;
     let model = model.as_ref();
     let floor = Floor::shipped();
     let frequencies = Frequencies::shipped()?;
@@ -137,7 +138,12 @@ pub(super) fn figures(common: &Common) -> anyhow::Result<Value> {
             figures.without_grid
         );
     }
-    Ok(json!({ "outcome": figures.json(model) }))
+    let mut outcome = match figures.json(model) {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    common.computed(&mut outcome, &[engine])?;
+    Ok(json!({ "outcome": outcome }))
 }
 
 fn judge(

@@ -41,8 +41,10 @@ pub(super) fn figures(args: &Args) -> anyhow::Result<Value> {
     let common = &args.common;
     let set = common.read()?;
     let floor = Floor::shipped();
-    let model = common.engine(FORECAST)?.map(StopModel::new).transpose()?;
-    let policy = common.engine(PIT)?.map(Policy::new).transpose()?;
+    let engines = [common.engine(FORECAST)?, common.engine(PIT)?];
+    let [model, policy] = engines.clone();
+    let model = model.map(StopModel::new).transpose()?;
+    let policy = policy.map(Policy::new).transpose()?;
     let mut collector = Collector::default();
     let mut plain = Scores::new("floor", floor.pit.yes);
     let mut plan = Scores::new("fixed plan", 0.5);
@@ -93,6 +95,7 @@ pub(super) fn figures(args: &Args) -> anyhow::Result<Value> {
             json!({ "all": shown(total), "by_race": by_race }),
         );
     }
+    common.computed(&mut pit, &engines)?;
     Ok(json!({ "pit": pit }))
 }
 

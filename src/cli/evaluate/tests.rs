@@ -150,6 +150,28 @@ fn seasons_that_nobody_has_seen_are_judged_alike_on_any_number_of_threads() {
     assert!(at(&pit, "pit.baselines.fixed_plan.f1_within_2_laps") > 0.0);
 }
 
+/// A GPU that fails half way through leaves its model to the CPU, whose figures these are not to be.
+#[test]
+fn figures_of_another_engine_than_was_asked_for_are_none() {
+    let mut common = common(Path::new("nowhere"), 2031..=2031);
+    let engine = common.engine("pit").unwrap();
+    let mut figures = Map::new();
+    common
+        .computed(&mut figures, &[engine.clone(), None])
+        .unwrap();
+    assert_eq!(figures["computed_by"], "cpu");
+    common.engine = "tensorrt-fp16".parse().unwrap();
+    let told = common.computed(&mut figures, &[None, engine]).unwrap_err();
+    let told = format!("{told:#}");
+    for part in ["pit-1", "tensorrt-fp16", "tract has answered"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // The floor is nobody's.
+    let mut figures = Map::new();
+    common.computed(&mut figures, &[None]).unwrap();
+    assert!(figures.is_empty());
+}
+
 #[test]
 fn rehearsed_answers_are_the_daemons() {
     use crate::dataset::Walk;

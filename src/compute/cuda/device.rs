@@ -5,20 +5,27 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::ptr::null_mut;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
-use super::guest::Lodgers;
+use super::lodger::{Lodger, Lodgers, Room};
+use super::memory::{Discarded, Memory};
 use super::properties::Properties;
-use super::staging::{Layout, Staging};
-use crate::compute::Kernel;
+use super::recording::Recording;
+use super::staging::{Layout, Life, Staging};
+use crate::compute::frame_stats::STATS;
 use crate::compute::launch::{Arg, Step};
+use crate::compute::{FrameStats, Kernel, Task};
 
 /// What the memory pool keeps for the next launch rather than give it back (bytes).
 const POOL_KEEPS: u64 = 256 << 20;
+/// Samples of which a device that was opened anew finds the mean, before anything is asked of it.
+const PROBE: usize = 128;
 
 /// Cubins run on exactly these compute capabilities (Tegra's and desktops' do not run on each other).
 const CUBINS: [((i32, i32), &[u8]); 3] = [
@@ -37,12 +44,31 @@ pub(super) fn driver_is_there() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// A captured graph and the memory that it works on.
+/// A captured graph and where it works.
 pub(super) struct Captured {
-    graph: sys::CUgraph,
-    exec: sys::CUgraphExec,
-    device_memory: u64,
+    recording: Recording,
+    place: Place,
 }
+
+/// Where a launch's arrays lie for the device.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the staged block itself, which is mapped there: nothing is copied.
+    Mapped(u64),
+    /// In memory of the device's own, to and from which they are copied.
+    Own(u64),
+}
+
+impl Place {
+    fn base(self) -> u64 {
+        match self {
+            Place::Mapped(base) | Place::Own(base) => base,
+        }
+    }
+}
+
+/// The kernels, loaded.
+pub(super) type Functions = Rc<[(Kernel, sys::CUfunction)]>;
 
 /// An open device.
 pub(super) struct Device {
@@ -50,17 +76,17 @@ pub(super) struct Device {
     handle: sys::CUdevice,
     context: sys::CUcontext,
     module: sys::CUmodule,
-    functions: Vec<(Kernel, sys::CUfunction)>,
+    functions: Functions,
     /// Launches and ticks; a stream of their own, so that nothing waits for the default one.
     stream: sys::CUstream,
     /// What may take long; of two kernels that are ready the other stream's goes first.
     background: sys::CUstream,
-    /// The memory of the launch that is there (0: none of its own).
-    in_flight: Option<u64>,
+    /// Where the launch that is there has its arrays.
+    in_flight: Option<Place>,
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
     lodgers: Lodgers,
-    life: Arc<()>,
+    life: Arc<Life>,
 }
 
 impl Device {
@@ -83,51 +109,73 @@ impl Device {
         // SAFETY: `handle` is a device; released in `drop`.
         let context =
             unsafe { result::primary_ctx::retain(handle) }.call("cuDevicePrimaryCtxRetain")?;
-        let opened = Device::in_context(handle, context, properties);
-        if opened.is_err() {
-            // SAFETY: retained above, and nothing of it is left.
-            let _ = unsafe { result::primary_ctx::release(handle) };
-        }
-        opened
-    }
-
-    fn in_context(
-        handle: sys::CUdevice,
-        context: sys::CUcontext,
-        properties: Properties,
-    ) -> Result<Device, CudaError> {
-        // SAFETY: the context was just retained.
-        unsafe { result::ctx::set_current(context) }.call("cuCtxSetCurrent")?;
-        if properties.memory_pools {
-            keep_memory(handle)?;
-        }
-        let module = load(properties.capability)?;
-        let functions = Kernel::ALL
-            .into_iter()
-            .map(|kernel| {
-                let name = CString::new(kernel.name()).unwrap_or_default();
-                // SAFETY: the module is loaded and outlives its functions.
-                let function = unsafe { result::module::get_function(module, name) };
-                Ok((kernel, function.call("cuModuleGetFunction")?))
-            })
-            .collect::<Result<Vec<_>, CudaError>>()?;
-        let (stream, background) = streams()?;
-        let event =
-            || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).call("cuEventCreate");
-        Ok(Device {
+        // From here on `drop` undoes what was done, however far it came.
+        let mut device = Device {
             properties,
             handle,
             context,
-            module,
-            functions,
-            stream,
-            background,
+            module: null_mut(),
+            functions: Rc::default(),
+            stream: null_mut(),
+            background: null_mut(),
             in_flight: None,
-            events: (event()?, event()?),
+            events: (null_mut(), null_mut()),
             graphs: HashMap::new(),
             lodgers: Lodgers::new(),
-            life: Arc::new(()),
-        })
+            life: Arc::default(),
+        };
+        device.set_up()?;
+        Ok(device)
+    }
+
+    /// Module, streams and events in the context.
+    fn set_up(&mut self) -> Result<(), CudaError> {
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(self.context) }.call("cuCtxSetCurrent")?;
+        if self.properties.memory_pools {
+            keep_memory(self.handle)?;
+        }
+        self.module = load(self.properties.capability)?;
+        let functions = Kernel::ALL.into_iter().map(|kernel| {
+            let name = CString::new(kernel.name()).unwrap_or_default();
+            // SAFETY: the module is loaded and outlives its functions.
+            let function = unsafe { result::module::get_function(self.module, name) };
+            Ok((kernel, function.call("cuModuleGetFunction")?))
+        });
+        self.functions = functions.collect::<Result<_, CudaError>>()?;
+        let (lowest, highest) = priorities()?;
+        self.stream = stream(highest)?;
+        self.background = stream(lowest)?;
+        self.events.0 = event()?;
+        self.events.1 = event()?;
+        Ok(())
+    }
+
+    /// Has a kernel compute something small, and compares it with the CPU: whether the device really works.
+    pub(super) fn probe(&mut self) -> Result<(), CudaError> {
+        let samples: Vec<f32> = (0..PROBE).map(|n| n as f32).collect();
+        let mut said = [([0.0; STATS], [0; 1]); 2];
+        let [mut here, mut there] = said.each_mut().map(|(stats, known)| FrameStats {
+            samples: &samples,
+            rows: 1,
+            windows: 1,
+            length: PROBE,
+            hop: PROBE,
+            stats,
+            known,
+        });
+        here.run_on_cpu();
+        let mut launch = there.launch(&self.properties.geometry());
+        let layout = Layout::of(launch.data.iter());
+        let mut staging = self.stage(layout.bytes)?;
+        staging.fill(&layout, launch.data.iter());
+        self.run(&staging, &layout, &launch.step)?;
+        staging.drain(&layout, launch.data.iter_mut());
+        if said[0] == said[1] {
+            Ok(())
+        } else {
+            Err(CudaError::Wrong)
+        }
     }
 
     /// The context, for work on another thread while a block of its memory is held.
@@ -138,6 +186,16 @@ impl Device {
     /// The stream of launches and ticks.
     pub(super) fn stream(&self) -> sys::CUstream {
         self.stream
+    }
+
+    /// Keeps the context from being torn down while it is held.
+    pub(super) fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.life)
+    }
+
+    /// The kernels.
+    pub(super) fn functions(&self) -> &Functions {
+        &self.functions
     }
 
     /// Engines that others run on it.
@@ -157,7 +215,7 @@ impl Device {
         } else {
             0
         };
-        // SAFETY: the context is current; freed by `unstage`, or with the context.
+        // SAFETY: the context is current; freed by `sweep`, or with the context.
         let host = unsafe { result::malloc_host(bytes, flags) }.call("cuMemHostAlloc")?;
         // SAFETY: just allocated, of that size: initialised here, once.
         unsafe { host.cast::<u8>().write_bytes(0, bytes) };
@@ -172,33 +230,49 @@ impl Device {
         Ok(unsafe { Staging::new(host.cast(), device, bytes, self.life.clone()) })
     }
 
-    /// Gives a block back to the driver.
-    pub(super) fn unstage(&self, staging: Staging) -> Result<(), CudaError> {
-        if !Arc::ptr_eq(&staging.life, &self.life) {
-            // Of a context that is gone, and its memory with it.
-            return Ok(());
+    /// Gives back what nobody needs any more.
+    pub(super) fn tidy(&mut self, memory: &Memory) -> Result<(), CudaError> {
+        for what in memory.discarded() {
+            match what {
+                // The graph first, then what it works on.
+                Discarded::Graph(number, staging) => {
+                    self.forget(number)?;
+                    drop(staging);
+                }
+                // Of guests that never came.
+                Discarded::Room(room) => Room::free(&room)?,
+            }
         }
-        // SAFETY: it came from `stage` of this device, and is consumed.
-        unsafe { result::free_host(staging.as_ptr().cast()) }.call("cuMemFreeHost")
+        self.sweep()
+    }
+
+    /// Gives blocks that nobody holds back to the driver.
+    fn sweep(&self) -> Result<(), CudaError> {
+        for host in self.life.orphans() {
+            // SAFETY: it came from `stage` of this device, and its owner was dropped.
+            unsafe { result::free_host(host as *mut c_void) }.call("cuMemFreeHost")?;
+        }
+        Ok(())
     }
 
     /// Free and total memory (bytes).
     pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
+        self.sweep()?;
         result::mem_get_info().call("cuMemGetInfo")
     }
 
     /// Runs a launch on a staged block, and waits for it.
     pub(super) fn run(
         &mut self,
-        staging: &mut Staging,
+        staging: &Staging,
         layout: &Layout,
         step: &Step,
     ) -> Result<(), CudaError> {
         let stream = self.stream;
-        self.with_memory(staging, layout, |device, base| {
-            device.upload(stream, staging.as_ptr(), base, layout)?;
-            device.launch(stream, step, layout, base)?;
-            device.download(stream, staging.as_ptr(), base, layout)
+        self.with_place(staging, layout, step, |device, place| {
+            device.upload(stream, staging.as_ptr(), place, layout)?;
+            device.launch(stream, step, layout, place)?;
+            device.download(stream, staging.as_ptr(), place, layout)
         })?;
         self.synchronize()
     }
@@ -212,50 +286,43 @@ impl Device {
         step: &Step,
     ) -> Result<(), CudaError> {
         let stream = self.background;
-        let (memory, base) = if self.properties.integrated {
-            (0, staging.device)
-        } else {
-            let memory = self.allocate(stream, layout.bytes)?;
-            (memory, memory)
-        };
-        self.in_flight = Some(memory);
-        self.upload(stream, staging.as_ptr(), base, layout)?;
-        self.launch(stream, step, layout, base)?;
-        self.download(stream, staging.as_ptr(), base, layout)
+        let place = self.place(stream, staging, layout, std::slice::from_ref(step))?;
+        self.in_flight = Some(place);
+        self.upload(stream, staging.as_ptr(), place, layout)?;
+        self.launch(stream, step, layout, place)?;
+        self.download(stream, staging.as_ptr(), place, layout)
     }
 
     /// Whether what was submitted is done.
     pub(super) fn is_done(&mut self) -> Result<bool, CudaError> {
-        let memory = self.in_flight.ok_or(CudaError::NotCaptured)?;
+        let place = self.in_flight.ok_or(CudaError::NotCaptured)?;
         // SAFETY: the stream is this device's.
         match unsafe { sys::cuStreamQuery(self.background) } {
             sys::CUresult::CUDA_ERROR_NOT_READY => return Ok(false),
             said => said.result().call("cuStreamQuery")?,
         }
         self.in_flight = None;
-        if memory != 0 {
-            self.free(self.background, memory)?;
-        }
+        self.leave(self.background, place)?;
         Ok(true)
     }
 
     /// How long the kernel alone takes, so many times over.
     pub(super) fn measure(
         &mut self,
-        staging: &mut Staging,
+        staging: &Staging,
         layout: &Layout,
         step: &Step,
         rounds: usize,
     ) -> Result<Vec<Duration>, CudaError> {
         let mut took = Vec::with_capacity(rounds);
         let stream = self.stream;
-        self.with_memory(staging, layout, |device, base| {
+        self.with_place(staging, layout, step, |device, place| {
             let (begin, end) = device.events;
             for _ in 0..rounds {
-                device.upload(stream, staging.as_ptr(), base, layout)?;
+                device.upload(stream, staging.as_ptr(), place, layout)?;
                 // SAFETY: events and stream are this device's.
                 unsafe { result::event::record(begin, stream) }.call("cuEventRecord")?;
-                device.launch(stream, step, layout, base)?;
+                device.launch(stream, step, layout, place)?;
                 // SAFETY: as above.
                 unsafe { result::event::record(end, stream) }.call("cuEventRecord")?;
                 device.synchronize()?;
@@ -264,7 +331,7 @@ impl Device {
                     unsafe { result::event::elapsed(begin, end) }.call("cuEventElapsedTime")?;
                 took.push(Duration::from_secs_f64(f64::from(ms) / 1e3));
             }
-            device.download(stream, staging.as_ptr(), base, layout)
+            device.download(stream, staging.as_ptr(), place, layout)
         })?;
         self.synchronize()?;
         Ok(took)
@@ -279,6 +346,9 @@ impl Device {
         let mut took = Vec::with_capacity(rounds);
         let (begin, end) = self.events;
         let memory = self.allocate(self.stream, 2 * bytes)?;
+        // SAFETY: just allocated, of that size, for this stream.
+        unsafe { result::memset_d8_async(memory, 0, 2 * bytes, self.stream) }
+            .call("cuMemsetD8Async")?;
         for _ in 0..rounds {
             // SAFETY: both halves lie in the allocation; events and stream are this device's.
             unsafe {
@@ -306,87 +376,83 @@ impl Device {
         layout: &Layout,
         steps: &[Step],
     ) -> Result<u64, CudaError> {
-        let (device_memory, base) = if self.properties.integrated {
-            (0, staging.device)
-        } else {
-            let memory = self.allocate(self.stream, layout.bytes)?;
-            // The allocation is stream-ordered: it must have happened before it may be captured.
-            self.synchronize()?;
-            (memory, memory)
+        let place = self.place(self.stream, staging, layout, steps)?;
+        let put = || {
+            self.upload(self.stream, staging.as_ptr(), place, layout)?;
+            let mut steps = steps.iter();
+            steps.try_for_each(|step| self.launch(self.stream, step, layout, place))?;
+            self.download(self.stream, staging.as_ptr(), place, layout)
         };
-        // SAFETY: the stream is this device's and captures nothing yet.
-        unsafe {
-            result::stream::begin_capture(
-                self.stream,
-                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
-            )
-        }
-        .call("cuStreamBeginCapture")?;
-        let put = self
-            .upload(self.stream, staging.as_ptr(), base, layout)
-            .and_then(|()| {
-                steps
-                    .iter()
-                    .try_for_each(|step| self.launch(self.stream, step, layout, base))
-            })
-            .and_then(|()| self.download(self.stream, staging.as_ptr(), base, layout));
-        // SAFETY: it is capturing; ended whether or not all went in, so that the stream is usable again.
-        let graph = unsafe { result::stream::end_capture(self.stream) }.call("cuStreamEndCapture");
-        put?;
-        let graph = graph?;
-        // SAFETY: a graph that was just captured.
-        let exec = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) }
-            .call("cuGraphInstantiate")?;
-        self.graphs.insert(
-            number,
-            Captured {
-                graph,
-                exec,
-                device_memory,
-            },
-        );
-        Ok(base)
+        // The allocation is stream-ordered, and a driver may load a kernel at its first launch: both must have happened
+        // before anything is captured.
+        let recording = put()
+            .and_then(|()| self.synchronize())
+            .and_then(|()| Recording::of(self.stream, put));
+        let recording = match recording {
+            Ok(recording) => recording,
+            Err(e) => return self.leave(self.stream, place).and(Err(e)),
+        };
+        self.graphs.insert(number, Captured { recording, place });
+        Ok(place.base())
     }
 
-    /// Destroys a captured graph.
-    pub(super) fn forget(&mut self, number: u64) -> Result<(), CudaError> {
+    /// Destroys a captured graph, or lets an engine go.
+    fn forget(&mut self, number: u64) -> Result<(), CudaError> {
+        if let Some(lodger) = self.lodgers.remove(&number) {
+            return lodger.leave();
+        }
         let Some(captured) = self.graphs.remove(&number) else {
             return Ok(());
         };
-        // SAFETY: both were made by `capture`, and are not used again.
-        unsafe {
-            result::graph::exec_destroy(captured.exec).call("cuGraphExecDestroy")?;
-            result::graph::destroy(captured.graph).call("cuGraphDestroy")?;
-        }
-        match captured.device_memory {
-            0 => Ok(()),
-            memory => self.free(self.stream, memory),
-        }
+        captured.recording.destroy()?;
+        self.leave(self.stream, captured.place)
     }
 
     /// Runs a captured graph, and waits for it.
     pub(super) fn replay(&mut self, number: u64) -> Result<(), CudaError> {
         let captured = self.graphs.get(&number).ok_or(CudaError::NotCaptured)?;
-        // SAFETY: graph and stream are this device's; the staged block it works on is held by the caller.
-        unsafe { result::graph::launch(captured.exec, self.stream) }.call("cuGraphLaunch")?;
+        captured.recording.launch(self.stream)?;
         self.synchronize()
     }
 
-    /// Memory for a launch: the staged block itself where it is mapped, else from the pool for as long as it takes.
-    fn with_memory(
+    /// Has `work` done with a place for a launch's arrays, for as long as it takes.
+    fn with_place(
         &mut self,
         staging: &Staging,
         layout: &Layout,
-        work: impl FnOnce(&mut Device, u64) -> Result<(), CudaError>,
+        step: &Step,
+        work: impl FnOnce(&mut Device, Place) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
-        if self.properties.integrated {
-            return work(self, staging.device);
-        }
-        let memory = self.allocate(self.stream, layout.bytes)?;
-        let done = work(self, memory);
+        let place = self.place(self.stream, staging, layout, std::slice::from_ref(step))?;
+        let done = work(self, place);
         // Freed in the stream's order, after the work.
-        let freed = self.free(self.stream, memory);
+        let freed = self.leave(self.stream, place);
         done.and(freed)
+    }
+
+    /// A place for the arrays of launches: the staged block where all of them may work on it, else memory of the
+    /// device's own, in which nothing that is copied back is left as it was found.
+    fn place(
+        &self,
+        stream: sys::CUstream,
+        staging: &Staging,
+        layout: &Layout,
+        steps: &[Step],
+    ) -> Result<Place, CudaError> {
+        if self.properties.integrated && steps.iter().all(|step| step.kernel.streams()) {
+            return Ok(Place::Mapped(staging.device));
+        }
+        let memory = self.allocate(stream, layout.bytes)?;
+        clear_gaps(stream, memory, layout)?;
+        Ok(Place::Own(memory))
+    }
+
+    /// Gives a place up.
+    fn leave(&self, stream: sys::CUstream, place: Place) -> Result<(), CudaError> {
+        match place {
+            Place::Mapped(_) => Ok(()),
+            Place::Own(memory) => self.free(stream, memory),
+        }
     }
 
     fn allocate(&self, stream: sys::CUstream, bytes: usize) -> Result<u64, CudaError> {
@@ -411,15 +477,18 @@ impl Device {
         }
     }
 
-    /// Sends what the kernels read. Nothing where the device reads the staged block itself.
+    /// Sends what the kernels read.
     fn upload(
         &self,
         stream: sys::CUstream,
         host: *const u8,
-        base: u64,
+        place: Place,
         layout: &Layout,
     ) -> Result<(), CudaError> {
-        if self.properties.integrated || layout.to_device == 0 {
+        let Place::Own(base) = place else {
+            return Ok(());
+        };
+        if layout.to_device == 0 {
             return Ok(());
         }
         // SAFETY: both blocks are at least as long as the layout; the host's is pinned and not touched until the
@@ -436,11 +505,14 @@ impl Device {
         &self,
         stream: sys::CUstream,
         host: *mut u8,
-        base: u64,
+        place: Place,
         layout: &Layout,
     ) -> Result<(), CudaError> {
+        let Place::Own(base) = place else {
+            return Ok(());
+        };
         let bytes = layout.bytes - layout.from_device;
-        if self.properties.integrated || bytes == 0 {
+        if bytes == 0 {
             return Ok(());
         }
         // SAFETY: as in `upload`.
@@ -456,42 +528,11 @@ impl Device {
         stream: sys::CUstream,
         step: &Step,
         layout: &Layout,
-        base: u64,
+        place: Place,
     ) -> Result<(), CudaError> {
-        let function = self
-            .functions
-            .iter()
-            .find_map(|(kernel, function)| (*kernel == step.kernel).then_some(*function))
-            .ok_or(CudaError::NoDevice)?;
-        // Eight bytes hold any argument; the driver reads as many as the kernel's signature says.
-        let mut values: Vec<u64> = step
-            .args
-            .iter()
-            .map(|arg| match *arg {
-                Arg::Array(i) => base + layout.arrays[i].0 as u64,
-                Arg::U32(v) => u64::from(v),
-                Arg::I32(v) => u64::from(v as u32),
-                Arg::F32(v) => u64::from(v.to_bits()),
-            })
-            .collect();
-        let mut params: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|v| std::ptr::from_mut(v).cast())
-            .collect();
-        // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
-        // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
-        // `check` requires, within the block at `base`; the driver copies the parameters before it returns.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (step.grid, 1, 1),
-                (step.block, 1, 1),
-                step.shared,
-                stream,
-                &mut params,
-            )
-        }
-        .call("cuLaunchKernel")
+        put_kernel(&self.functions, stream, step, |array| {
+            place.base() + layout.arrays[array].0 as u64
+        })
     }
 
     fn synchronize(&self) -> Result<(), CudaError> {
@@ -504,38 +545,109 @@ impl Drop for Device {
     /// After an error that sticks (an illegal address, say) these calls fail, too; the reset clears it, and frees
     /// what memory is left.
     fn drop(&mut self) {
-        self.evict();
-        // SAFETY: every handle is this device's, was made on this thread and is not used again.
-        unsafe {
-            let _ = result::stream::synchronize(self.stream);
-            let _ = result::stream::synchronize(self.background);
-            for (_, captured) in self.graphs.drain() {
-                let _ = result::graph::exec_destroy(captured.exec);
-                let _ = result::graph::destroy(captured.graph);
+        let idle = [self.stream, self.background].map(|stream| match stream.is_null() {
+            true => Ok(()),
+            // SAFETY: both streams are this device's.
+            false => unsafe { result::stream::synchronize(stream) },
+        });
+        // Their work is done, or never will be: in a context that is broken nothing of theirs is called.
+        let sound = idle.iter().all(Result::is_ok);
+        for (_, lodger) in self.lodgers.drain() {
+            match sound {
+                true => drop(lodger.leave()),
+                false => Lodger::abandon(lodger),
             }
-            let _ = result::event::destroy(self.events.0);
-            let _ = result::event::destroy(self.events.1);
-            let _ = result::stream::destroy(self.stream);
-            let _ = result::stream::destroy(self.background);
-            let _ = result::module::unload(self.module);
+        }
+        for (_, captured) in self.graphs.drain() {
+            let _ = captured.recording.destroy();
+        }
+        // SAFETY: every handle is this device's, was made on this thread and is not used again; null ones were never
+        // made.
+        unsafe {
+            for event in [self.events.0, self.events.1] {
+                if !event.is_null() {
+                    let _ = result::event::destroy(event);
+                }
+            }
+            for stream in [self.stream, self.background] {
+                if !stream.is_null() {
+                    let _ = result::stream::destroy(stream);
+                }
+            }
+            if !self.module.is_null() {
+                let _ = result::module::unload(self.module);
+            }
             let _ = result::primary_ctx::release(self.handle);
             let _ = sys::cuDevicePrimaryCtxReset_v2(self.handle);
         }
     }
 }
 
-/// The streams of ticks and of the background, the first with the highest priority, the other with the lowest.
-fn streams() -> Result<(sys::CUstream, sys::CUstream), CudaError> {
+/// Puts a kernel onto a stream, its arrays where `address` says.
+pub(super) fn put_kernel(
+    functions: &Functions,
+    stream: sys::CUstream,
+    step: &Step,
+    address: impl Fn(usize) -> u64,
+) -> Result<(), CudaError> {
+    let mut own = functions.iter();
+    let function = own
+        .find_map(|(kernel, function)| (*kernel == step.kernel).then_some(*function))
+        .ok_or(CudaError::NoDevice)?;
+    // Eight bytes hold any argument; the driver reads as many as the kernel's signature says.
+    let mut values: Vec<u64> = step
+        .args
+        .iter()
+        .map(|arg| match *arg {
+            Arg::Array(i) => address(i),
+            Arg::U32(v) => u64::from(v),
+            Arg::I32(v) => u64::from(v as u32),
+            Arg::F32(v) => u64::from(v.to_bits()),
+        })
+        .collect();
+    let mut params: Vec<*mut c_void> = values
+        .iter_mut()
+        .map(|v| std::ptr::from_mut(v).cast())
+        .collect();
+    // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
+    // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
+    // `check` requires, within the memory that the caller lays out; the driver copies the parameters before it
+    // returns.
+    unsafe {
+        result::launch_kernel(
+            function,
+            (step.grid, 1, 1),
+            (step.block, 1, 1),
+            step.shared,
+            stream,
+            &mut params,
+        )
+    }
+    .call("cuLaunchKernel")
+}
+
+/// The lowest priority of streams and the highest: the background's and that of ticks.
+fn priorities() -> Result<(i32, i32), CudaError> {
     let (mut lowest, mut highest) = (0, 0);
     // SAFETY: the context is current, and both are numbers of ours.
     unsafe { sys::cuCtxGetStreamPriorityRange(&mut lowest, &mut highest) }
         .result()
         .call("cuCtxGetStreamPriorityRange")?;
-    let stream = |priority| {
-        result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
-            .call("cuStreamCreateWithPriority")
-    };
-    Ok((stream(highest)?, stream(lowest)?))
+    Ok((lowest, highest))
+}
+
+/// A stream of the highest priority.
+pub(super) fn stream_for_ticks() -> Result<sys::CUstream, CudaError> {
+    stream(priorities()?.1)
+}
+
+fn stream(priority: i32) -> Result<sys::CUstream, CudaError> {
+    result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, priority)
+        .call("cuStreamCreateWithPriority")
+}
+
+fn event() -> Result<sys::CUevent, CudaError> {
+    result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).call("cuEventCreate")
 }
 
 /// Tells the default pool not to give every block back to the system at once.
@@ -552,6 +664,22 @@ fn keep_memory(handle: sys::CUdevice) -> Result<(), CudaError> {
         )
         .call("cuMemPoolSetAttribute")
     }
+}
+
+/// Clears what lies between outputs: they come back in one copy, and no word of that is to be one that was never
+/// written. The outputs themselves are left as they are, so that a kernel that forgets one is found.
+pub(super) fn clear_gaps(
+    stream: sys::CUstream,
+    base: u64,
+    layout: &Layout,
+) -> Result<(), CudaError> {
+    for (at, bytes) in layout.gaps() {
+        // SAFETY: it lies in the memory at `base`, which is as long as the layout and was allocated for this stream
+        // or before it.
+        unsafe { result::memset_d8_async(base + at as u64, 0, bytes, stream) }
+            .call("cuMemsetD8Async")?;
+    }
+    Ok(())
 }
 
 /// Loads the kernels: the cubin for exactly this device, else PTX.

@@ -1,5 +1,7 @@
 //! What may go wrong on the way to a GPU.
 
+use std::time::Duration;
+
 use cudarc::driver::DriverError;
 
 /// Why a device did not do what it was asked.
@@ -19,10 +21,14 @@ pub enum CudaError {
     },
     #[error("the driver's library is not what was expected: {0}")]
     Panicked(String),
-    #[error("no answer from the device within {0} s")]
-    TimedOut(u64),
-    #[error("{0} pieces of work are waiting for the device already")]
-    Busy(usize),
+    #[error("no answer from the device within {0:?}")]
+    TimedOut(Duration),
+    #[error("the device is busy with other work")]
+    Busy,
+    #[error("the device computes, but wrongly")]
+    Wrong,
+    #[error("the graph is being captured")]
+    NotYet,
     #[error("{bytes} bytes are asked for; {limit} at most go to the device at a time")]
     TooLarge { bytes: usize, limit: usize },
     #[error("the device's thread has ended")]
@@ -35,6 +41,22 @@ pub enum CudaError {
     NotCaptured,
     #[error("the device failed before; it is tried again in {0} s")]
     Resting(u64),
+    #[error(
+        "the device's thread hangs in the driver; restart the process, and look for NVRM lines in the kernel's log"
+    )]
+    Silent,
+}
+
+impl CudaError {
+    /// Whether nothing of the context may be used after it.
+    pub(super) fn breaks_the_context(&self) -> bool {
+        matches!(self, CudaError::Driver { .. } | CudaError::Panicked(_))
+    }
+
+    /// Whether the device failed, rather than having no room or time just now.
+    pub(super) fn is_a_failure(&self) -> bool {
+        self.breaks_the_context() || matches!(self, CudaError::TimedOut(_) | CudaError::Gone)
+    }
 }
 
 /// Says which call a driver's error came from.

@@ -1,31 +1,45 @@
 //! Guests: engines that somebody else's library runs on this device, TensorRT's for one.
 //!
-//! A guest has the device's context and its stream, and inputs and outputs in one pinned block as a launch has:
-//! mapped where CPU and GPU share their memory, one copy each way where they do not. It is made and run once on its
-//! maker's thread, for that may take seconds; then copies, engine and copies are captured as one graph, which the
-//! device's thread replays. A guest that cannot be captured is put onto the stream run by run.
+//! A guest has the device's context and its stream, and works on arrays of a [`Scene`]: those that the host gives and
+//! gets back lie in one pinned block as a launch's do, mapped where CPU and GPU share their memory, one copy each way
+//! where they do not; those that only the device sees lie in memory of its own, on any GPU. A guest is made and run
+//! once on its maker's thread, for that may take seconds; then each play of the scene, copies, kernels and guests, is
+//! run once and captured as one graph, which the device's thread replays. A play that cannot be captured is put onto
+//! the stream call by call.
 //!
-//! **When the device fails**, guests go before their context does; each one's next run is an error.
+//! Parts of a play run beside each other, on streams of their own between the copies: a network of one row fills a
+//! small part of a GPU, so that three of them take little longer than the longest.
+//!
+//! **When the device fails**, guests go before their context does, or are left to its reset where it is broken; each
+//! one's next run is an error. One that is busy keeps its guests: that run alone is an error.
 
-use std::collections::HashMap;
 use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
-use super::device::Device;
 use super::error::{Call, CudaError};
-use super::staging::{Layout, Staging};
-use super::{Cuda, LAUNCH_LIMIT, OPEN_LIMIT, lock};
+use super::lodger::{self, Lodger, Room};
+use super::memory::{Discarded, Lease};
+use super::scene::{Array, Places, Scene};
+use super::staging::Life;
+use super::{Cuda, PATIENT_LIMIT, lock};
 use crate::compute::launch::Data;
+
+/// Longest wait for a run of engines to begin, and again for it to end: predictions wait for it, and the CPU can do
+/// them.
+const GUEST_LIMIT: Duration = Duration::from_millis(250);
 
 /// An engine of somebody else's.
 pub trait Guest: Send {
     /// Reads its inputs from and writes its outputs to these addresses from now on: inputs first, each in the order
-    /// of [`Cuda::host`].
+    /// of the scene's arrays.
     ///
     /// # Safety
-    /// They are memory of the device whose context is current, as long as was said to [`Cuda::host`] and on
-    /// boundaries of 256 bytes, until the guest is dropped.
+    /// They are memory of the device whose context is current, as long as the scene says and on boundaries of 256
+    /// bytes, until the guest is dropped.
     unsafe fn bind(&mut self, addresses: &[u64]) -> Result<(), String>;
 
     /// Puts a run onto the stream (`CUstream`), and does not wait for it.
@@ -35,44 +49,86 @@ pub trait Guest: Send {
     unsafe fn enqueue(&mut self, stream: *mut c_void) -> Result<(), String>;
 }
 
-/// A guest as the device's thread has it.
-pub(super) struct Lodger {
-    guest: Box<dyn Guest>,
-    room: Room,
-    graph: Option<(sys::CUgraph, sys::CUgraphExec)>,
+/// Makes a guest, on the thread that asked for it, where the device's context is current.
+pub type Maker<'a> = Box<dyn FnOnce() -> Result<Box<dyn Guest>, String> + 'a>;
+
+/// The device's context, held: it is not torn down meanwhile. After a failure the device opens again once nobody
+/// holds it.
+pub struct Hold {
+    context: Context,
+    _life: Arc<Life>,
 }
 
-/// All guests of a device, by number.
-pub(super) type Lodgers = HashMap<u64, Lodger>;
+/// A context on the way to another thread.
+#[derive(Clone, Copy)]
+struct Context(sys::CUcontext);
 
-/// Where a guest's tensors lie.
-#[derive(Clone)]
-struct Room {
-    layout: Layout,
-    /// Where they begin, as the device sees it.
-    base: u64,
-    /// The same where it is memory of the device's own, which is to be freed; 0 where the block is mapped.
-    memory: u64,
+// SAFETY: every thread may make a context current; a `Hold` keeps it from being torn down.
+unsafe impl Send for Context {}
+
+/// While this lives, the device's context is this thread's.
+pub struct Current<'a> {
+    _hold: PhantomData<(&'a Hold, *const ())>,
 }
 
-/// A handle that goes to another thread and is used there while its context lives.
-struct Sent<T>(T);
+impl Hold {
+    /// Makes the context current on this thread; what was current before is again once the answer is dropped.
+    ///
+    /// # Errors
+    /// What the driver said.
+    pub fn current(&self) -> Result<Current<'_>, CudaError> {
+        // SAFETY: the context lives as long as `self`.
+        unsafe { sys::cuCtxPushCurrent_v2(self.context.0) }
+            .result()
+            .call("cuCtxPushCurrent")?;
+        Ok(Current { _hold: PhantomData })
+    }
+}
 
-// SAFETY: handles of a driver that allows every thread to use them; a block of the context is held meanwhile, so
-// that it is not torn down.
-unsafe impl<T> Send for Sent<T> {}
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        // SAFETY: takes off this thread what `current` put there; without a place for it, nothing is answered.
+        let popped = unsafe { sys::cuCtxPopCurrent_v2(std::ptr::null_mut()) };
+        if let Err(e) = popped.result().call("cuCtxPopCurrent") {
+            tracing::warn!(error = %e, "a context stays with a thread");
+        }
+    }
+}
 
-/// An engine on the device. It may be asked from any thread; it answers one at a time.
-pub struct Hosted {
+/// A scene on the device. It may be played from any thread; it plays one at a time.
+pub struct Staged {
     cuda: Cuda,
-    number: u64,
-    layout: Layout,
+    lease: Lease,
+    arrays: Vec<Array>,
+    places: Places,
+    /// Whose run it is.
+    turn: Mutex<()>,
+    captured: bool,
+}
+
+/// One engine on the device: a scene in which the host gives all inputs and gets all outputs back.
+pub struct Hosted {
+    staged: Staged,
+    inputs: usize,
     outputs: Vec<usize>,
 }
 
 impl Cuda {
-    /// Takes in a guest with inputs and outputs of so many numbers each. `make` makes it on this thread, where the
-    /// device's context is current; it may take its time, for launches go on meanwhile.
+    /// Holds the context, for work that somebody else's library does on another thread.
+    ///
+    /// # Errors
+    /// What the driver said, if the device had to be opened.
+    pub fn hold(&self) -> Result<Hold, CudaError> {
+        self.inner.thread.call(PATIENT_LIMIT, |device| {
+            Ok(Hold {
+                context: Context(device.context()),
+                _life: device.life(),
+            })
+        })
+    }
+
+    /// Takes in a guest with inputs and outputs of so many numbers each. `make` makes it on this thread; it may take
+    /// its time, for launches go on meanwhile.
     ///
     /// # Errors
     /// [`CudaError::Guest`] with what it said, or what the driver said.
@@ -82,137 +138,192 @@ impl Cuda {
         outputs: &[usize],
         make: impl FnOnce() -> Result<Box<dyn Guest>, String>,
     ) -> Result<Hosted, CudaError> {
-        let layout = layout_of(inputs, outputs);
-        let staging = self.block(layout.bytes)?;
-        let (mapped, bytes) = (staging.device, layout.bytes);
-        let (context, memory) = self.inner.thread.call(OPEN_LIMIT, move |device| {
-            let memory = if device.properties.integrated {
-                0
-            } else {
-                // SAFETY: the context is current; freed by `leave`, or with the context.
-                unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")?
-            };
-            Ok((Sent(device.context()), memory))
-        })?;
-        let room = Room {
-            layout: layout.clone(),
-            base: if memory == 0 { mapped } else { memory },
-            memory,
-        };
-        // Holding `staging` keeps the context.
-        let guest = match settle(context, &room, make) {
-            Ok(guest) => guest,
-            Err(e) => {
-                let freed = self.inner.thread.call(LAUNCH_LIMIT, move |_| room.free());
-                self.park(staging);
-                return freed.and(Err(e));
+        let bytes = |numbers: &usize| numbers.saturating_mul(size_of::<f32>());
+        let mut scene = Scene::default();
+        let part = scene.part();
+        let given = inputs.iter().map(bytes).map(Array::Given);
+        let back = outputs.iter().map(bytes).map(Array::Back);
+        let all = given.chain(back).map(|array| scene.array(array)).collect();
+        scene.guest(all);
+        scene.play(vec![part]);
+        Ok(Hosted {
+            staged: self.stage(scene, vec![Box::new(make)])?,
+            inputs: inputs.len(),
+            outputs: outputs.to_vec(),
+        })
+    }
+
+    /// Puts a scene on the device, with a maker for each of its guests, in their order.
+    ///
+    /// # Errors
+    /// [`CudaError::Guest`] with what one said, or what the driver said.
+    pub fn stage(&self, scene: Scene, makers: Vec<Maker<'_>>) -> Result<Staged, CudaError> {
+        if !scene.is_whole() || scene.guests.len() != makers.len() {
+            return Err(CudaError::Guest("the scene is not whole".to_owned()));
+        }
+        let places = scene.places();
+        let kept = scene.kept(&places).len();
+        let hold = self.hold()?;
+        let thread = &self.inner.thread;
+        let staging = self.block(places.io.bytes.max(kept))?;
+        let (own, lie) = (scene.clone(), places.clone());
+        let (staging, room) = thread.lend(PATIENT_LIMIT, staging, move |device, staging| {
+            Room::furnish(device, &own, &lie, staging)
+        });
+        let (staging, room) = match (staging, room) {
+            (Some(staging), Ok(room)) => (staging, room),
+            (staging, room) => {
+                staging.into_iter().for_each(|staging| self.park(staging));
+                return Err(room.err().unwrap_or(CudaError::Gone));
             }
         };
-        let number = self
-            .inner
-            .next_graph
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let staging = self.inner.thread.call(OPEN_LIMIT, move |device| {
-            let lodger = Lodger::move_in(guest, room, device.stream(), &staging);
+        let guests = match settle(&hold, (&scene, &places, room), makers) {
+            Ok(guests) => guests,
+            Err(e) => {
+                if e.breaks_the_context() {
+                    thread.pulse.failed();
+                }
+                thread.memory.discard(Discarded::Room(room));
+                self.park(staging);
+                return Err(e);
+            }
+        };
+        let lease = thread.memory.lease();
+        let number = lease.number;
+        let (arrays, lie) = (scene.arrays.clone(), places.clone());
+        let (staging, captured) = thread.lend(PATIENT_LIMIT, staging, move |device, staging| {
+            let lodger = Lodger::move_in(device, (scene, places, room), guests, staging)?;
+            let captured = lodger.is_captured();
             device.lodgers().insert(number, lodger);
-            Ok(staging)
+            Ok(captured)
+        });
+        if let Some(staging) = staging {
+            // Kept in any case: it goes when the engines do.
+            thread.memory.keep(number, staging);
+        }
+        let captured = captured.inspect_err(|_| {
+            // They never moved in: the room is as empty as the one above.
+            thread.memory.discard(Discarded::Room(room));
         })?;
-        lock(&self.inner.captured).insert(number, staging);
-        Ok(Hosted {
+        Ok(Staged {
             cuda: self.clone(),
-            number,
-            layout,
-            outputs: outputs.to_vec(),
+            lease,
+            arrays,
+            places: lie,
+            turn: Mutex::default(),
+            captured,
         })
     }
 }
 
-impl Hosted {
-    /// One run: the numbers of each input in, those of each output back.
+impl Staged {
+    /// Whether each play is one graph, rather than put onto the stream call by call.
+    pub fn is_captured(&self) -> bool {
+        self.captured
+    }
+
+    /// One run of a play. `data` names arrays of the scene: [`Data::In`] for one that is given, [`Data::Out`] for one
+    /// that comes back. What is given and not named is as it was.
     ///
     /// # Errors
-    /// What the guest or the driver said. [`CudaError::NotCaptured`] after the device has failed: it must be hosted
+    /// What a guest or the driver said. [`CudaError::NotCaptured`] after the device has failed: it must be staged
     /// anew.
-    pub fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, CudaError> {
-        use zerocopy::IntoBytes;
-        let mut staging = lock(&self.cuda.inner.captured)
-            .remove(&self.number)
-            .ok_or(CudaError::NotCaptured)?;
-        let mut outputs: Vec<Vec<f32>> = self.outputs.iter().map(|n| vec![0.0; *n]).collect();
-        let mut data: Vec<Data<'_>> = inputs.iter().map(|i| Data::In(i.as_bytes())).collect();
-        data.extend(outputs.iter_mut().map(|o| Data::Out(o.as_mut_bytes())));
-        if !fits(&self.layout, &data) {
-            lock(&self.cuda.inner.captured).insert(self.number, staging);
+    pub fn run(&self, play: usize, data: &mut [(usize, Data<'_>)]) -> Result<(), CudaError> {
+        if !data.iter().all(|(array, data)| self.fits(*array, data)) {
             return Err(CudaError::Guest("its inputs are of other sizes".to_owned()));
         }
-        staging.fill(&self.layout, data.iter());
-        let number = self.number;
-        let run = self.cuda.inner.thread.call(LAUNCH_LIMIT, move |device| {
+        let _turn = lock(&self.turn);
+        let (thread, number) = (&self.cuda.inner.thread, self.lease.number);
+        thread.pulse.check()?;
+        let mut staging = (thread.memory.take(number)).ok_or(CudaError::NotCaptured)?;
+        let io = &self.places.io.arrays;
+        for (array, data) in data.iter() {
+            if let Data::In(bytes) = data {
+                let (at, length) = io[*array];
+                staging.slice_mut()[at..at + length].copy_from_slice(bytes);
+            }
+        }
+        let (staging, said) = thread.lend(GUEST_LIMIT, staging, move |device, staging| {
             let stream = device.stream();
             let lodger = device.lodgers().get_mut(&number);
-            let said = lodger.ok_or(CudaError::NotCaptured)?.run(stream, &staging);
-            // A guest that refused has left the device as it was.
-            match said {
-                Err(CudaError::Guest(why)) => Ok((staging, Err(CudaError::Guest(why)))),
-                said => said.map(|()| (staging, Ok(()))),
-            }
+            (lodger.ok_or(CudaError::NotCaptured)?).run(play, stream, staging)
         });
-        let (staging, said) = run.inspect_err(|_| self.cuda.forget_memory())?;
-        if said.is_ok() {
-            staging.drain(&self.layout, data.iter_mut());
-        }
-        if !self.cuda.inner.thread.is_suspect() {
-            lock(&self.cuda.inner.captured).insert(self.number, staging);
-        }
-        said.map(|()| outputs)
-    }
-}
-
-impl Drop for Hosted {
-    fn drop(&mut self) {
-        let staging = lock(&self.cuda.inner.captured).remove(&self.number);
         let Some(staging) = staging else {
-            // The device has failed, and its guests went with it; or they go when it is closed.
-            return;
+            return said;
         };
-        let number = self.number;
-        let left = self.cuda.inner.thread.call(LAUNCH_LIMIT, move |device| {
-            let lodger = device.lodgers().remove(&number);
-            lodger.map_or(Ok(()), Lodger::leave)?;
-            device.unstage(staging)
-        });
-        if let Err(e) = left {
-            tracing::warn!(error = %e, "an engine's memory was not given back");
+        for (array, data) in data.iter_mut() {
+            if let (Data::Out(bytes), Ok(())) = (data, &said) {
+                let (at, length) = io[*array];
+                bytes.copy_from_slice(&staging.slice()[at..at + length]);
+            }
+        }
+        // A guest that refused and a device that is busy are as they were; one that failed takes its guests with it.
+        if thread.pulse.is_open() {
+            thread.memory.keep(number, staging);
+        }
+        said
+    }
+
+    fn fits(&self, array: usize, data: &Data<'_>) -> bool {
+        match (self.arrays.get(array), data) {
+            (Some(Array::Given(bytes)), Data::In(given)) => *bytes == given.len(),
+            (Some(Array::Back(bytes)), Data::Out(back)) => *bytes == back.len(),
+            _ => false,
         }
     }
 }
 
-fn layout_of(inputs: &[usize], outputs: &[usize]) -> Layout {
-    let bytes = |n: &usize| vec![0_u8; n.saturating_mul(size_of::<f32>())];
-    let given: Vec<Vec<u8>> = inputs.iter().map(bytes).collect();
-    let mut made: Vec<Vec<u8>> = outputs.iter().map(bytes).collect();
-    let mut data: Vec<Data<'_>> = given.iter().map(|b| Data::In(b)).collect();
-    data.extend(made.iter_mut().map(|b| Data::Out(b)));
-    Layout::of(data.iter())
+impl Hosted {
+    /// One run: the numbers of each input in, those of each output back. Who comes while another is at it waits.
+    ///
+    /// # Errors
+    /// As [`Staged::run`].
+    pub fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, CudaError> {
+        use zerocopy::IntoBytes;
+        if inputs.len() != self.inputs {
+            return Err(CudaError::Guest("its inputs are of other sizes".to_owned()));
+        }
+        let mut outputs: Vec<Vec<f32>> = self.outputs.iter().map(|n| vec![0.0; *n]).collect();
+        let given = inputs.iter().map(|i| Data::In(i.as_bytes()));
+        let back = outputs.iter_mut().map(|o| Data::Out(o.as_mut_bytes()));
+        let mut data: Vec<(usize, Data<'_>)> = given.chain(back).enumerate().collect();
+        self.staged.run(0, &mut data)?;
+        drop(data);
+        Ok(outputs)
+    }
 }
 
-fn fits(layout: &Layout, data: &[Data<'_>]) -> bool {
-    let lengths = layout.arrays.iter().map(|a| a.1);
-    lengths.eq(data.iter().map(Data::len))
-}
-
-/// Makes the guest, gives it its room and runs it once: some prepare themselves in their first run, which must not
-/// be captured.
+/// Makes the guests, gives each its arrays and runs it once: some prepare themselves in their first run, which must
+/// not be captured.
 fn settle(
-    context: Sent<sys::CUcontext>,
-    room: &Room,
-    make: impl FnOnce() -> Result<Box<dyn Guest>, String>,
-) -> Result<Box<dyn Guest>, CudaError> {
-    // SAFETY: the caller keeps the context.
-    unsafe { result::ctx::set_current(context.0) }.call("cuCtxSetCurrent")?;
-    let mut guest = make().map_err(CudaError::Guest)?;
+    hold: &Hold,
+    (scene, places, room): (&Scene, &Places, Room),
+    makers: Vec<Maker<'_>>,
+) -> Result<Vec<Box<dyn Guest>>, CudaError> {
+    let _current = hold.current()?;
+    let mut guests = Vec::with_capacity(makers.len());
+    for (make, arrays) in makers.into_iter().zip(&scene.guests) {
+        let address = |array: &usize| places.address(room.io, room.held, *array);
+        let addresses: Vec<u64> = arrays.iter().map(address).collect();
+        let mut guest = make().map_err(CudaError::Guest)?;
+        let ran = first(&mut *guest, &addresses);
+        guests.push(guest);
+        match ran {
+            Ok(()) => {}
+            Err(e) if e.breaks_the_context() => {
+                lodger::abandon(guests);
+                return Err(e);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(guests)
+}
+
+/// A guest's first run.
+fn first(guest: &mut dyn Guest, addresses: &[u64]) -> Result<(), CudaError> {
     // SAFETY: the addresses lie in the room, which outlives the guest: `leave` drops the guest first.
-    unsafe { guest.bind(&room.addresses()) }.map_err(CudaError::Guest)?;
+    unsafe { guest.bind(addresses) }.map_err(CudaError::Guest)?;
     let stream =
         result::stream::create(result::stream::StreamKind::NonBlocking).call("cuStreamCreate")?;
     // SAFETY: a live stream of the current context, waited for, and not used after it is destroyed.
@@ -220,131 +331,6 @@ fn settle(
         let ran = guest.enqueue(stream.cast()).map_err(CudaError::Guest);
         let waited = result::stream::synchronize(stream).call("cuStreamSynchronize");
         let gone = result::stream::destroy(stream).call("cuStreamDestroy");
-        ran.and(waited).and(gone)?;
-    }
-    Ok(guest)
-}
-
-impl Room {
-    fn addresses(&self) -> Vec<u64> {
-        let arrays = self.layout.arrays.iter();
-        arrays.map(|a| self.base + a.0 as u64).collect()
-    }
-
-    /// Copies, the guest's run, and copies.
-    fn put(
-        &self,
-        guest: &mut dyn Guest,
-        stream: sys::CUstream,
-        staging: &Staging,
-    ) -> Result<(), CudaError> {
-        let (layout, host) = (&self.layout, staging.as_ptr());
-        if self.memory != 0 && layout.to_device > 0 {
-            // SAFETY: both blocks are as long as the layout; the host's is pinned, and not touched until the stream
-            // has passed, which `run` waits for.
-            unsafe {
-                let from = std::slice::from_raw_parts(host, layout.to_device);
-                result::memcpy_htod_async(self.base, from, stream)
-            }
-            .call("cuMemcpyHtoDAsync")?;
-        }
-        // SAFETY: a live stream of the current context, which every run of the guest's goes to.
-        unsafe { guest.enqueue(stream.cast()) }.map_err(CudaError::Guest)?;
-        let (at, bytes) = (layout.from_device, layout.bytes - layout.from_device);
-        if self.memory != 0 && bytes > 0 {
-            // SAFETY: as above.
-            unsafe {
-                let to = std::slice::from_raw_parts_mut(host.add(at), bytes);
-                result::memcpy_dtoh_async(to, self.base + at as u64, stream)
-            }
-            .call("cuMemcpyDtoHAsync")?;
-        }
-        Ok(())
-    }
-
-    fn free(&self) -> Result<(), CudaError> {
-        if self.memory == 0 {
-            return Ok(());
-        }
-        // SAFETY: from `host`, freed once, and nothing uses it any more.
-        unsafe { result::free_sync(self.memory) }.call("cuMemFree")
-    }
-}
-
-impl Lodger {
-    fn move_in(
-        mut guest: Box<dyn Guest>,
-        room: Room,
-        stream: sys::CUstream,
-        staging: &Staging,
-    ) -> Lodger {
-        let graph = capture(&mut *guest, &room, stream, staging);
-        if let Err(e) = &graph {
-            tracing::info!(error = %e, "an engine cannot be captured as a graph; it runs call by call");
-        }
-        Lodger {
-            guest,
-            room,
-            graph: graph.ok(),
-        }
-    }
-
-    fn run(&mut self, stream: sys::CUstream, staging: &Staging) -> Result<(), CudaError> {
-        match self.graph {
-            Some((_, exec)) => {
-                // SAFETY: captured on this stream, over the block that the caller holds.
-                unsafe { result::graph::launch(exec, stream) }.call("cuGraphLaunch")?;
-            }
-            None => self.room.put(&mut *self.guest, stream, staging)?,
-        }
-        // SAFETY: a live stream of the current context.
-        unsafe { result::stream::synchronize(stream) }.call("cuStreamSynchronize")
-    }
-
-    /// Graph, guest and memory, in this order.
-    pub(super) fn leave(self) -> Result<(), CudaError> {
-        let destroyed = self.graph.map_or(Ok(()), |(graph, exec)| {
-            // SAFETY: both were made by `capture`, and are not used again.
-            unsafe {
-                result::graph::exec_destroy(exec).call("cuGraphExecDestroy")?;
-                result::graph::destroy(graph).call("cuGraphDestroy")
-            }
-        });
-        drop(self.guest);
-        destroyed.and(self.room.free())
-    }
-}
-
-fn capture(
-    guest: &mut dyn Guest,
-    room: &Room,
-    stream: sys::CUstream,
-    staging: &Staging,
-) -> Result<(sys::CUgraph, sys::CUgraphExec), CudaError> {
-    // SAFETY: the stream is the device's and captures nothing yet.
-    unsafe {
-        result::stream::begin_capture(
-            stream,
-            sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
-        )
-    }
-    .call("cuStreamBeginCapture")?;
-    let put = room.put(guest, stream, staging);
-    // SAFETY: it is capturing; ended whether or not all went in, so that the stream is usable again.
-    let graph = unsafe { result::stream::end_capture(stream) }.call("cuStreamEndCapture");
-    put?;
-    let graph = graph?;
-    // SAFETY: a graph that was just captured.
-    let exec = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) }
-        .call("cuGraphInstantiate")?;
-    Ok((graph, exec))
-}
-
-impl Device {
-    /// Lets every guest go, before the context does.
-    pub(super) fn evict(&mut self) {
-        for (_, lodger) in self.lodgers().drain() {
-            let _ = lodger.leave();
-        }
+        waited.and(gone).and(ran)
     }
 }

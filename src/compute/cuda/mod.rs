@@ -2,41 +2,56 @@
 //!
 //! libcuda is loaded at run time: the binary starts on any machine, and a machine without a driver is told from
 //! one whose driver fails. A thread of its own owns the context ([`thread`]); it has a stream, a memory pool and
-//! pinned blocks ([`staging`]), mapped where CPU and GPU share their memory (a Jetson: no copies), staged where
-//! they do not. What runs at every tick is captured once as a graph ([`Graph`]). There are two streams: that of
-//! ticks comes first; simulated races, which may take long, are on the background's, and nobody waits for them but
-//! who asked.
+//! pinned blocks ([`staging`]), which kernels that stream work on where CPU and GPU share their memory (a Jetson), and
+//! from which all else is copied. What runs at every tick is captured once as a graph ([`Graph`]). There are two
+//! streams: that of ticks comes first; simulated races, which may take long, are on the background's, and nobody waits
+//! for them but who asked. Engines of somebody else's library are guests ([`Guest`]), alone or in one graph with
+//! kernels that prepare their inputs ([`Scene`]).
 //!
-//! **When the device fails** (an error, a hang, a library that lacks a symbol): it is logged with the kernel and
-//! the sizes of its arrays, counted, and the CPU does the task within the same call. The context is torn down and
-//! opened anew after [`FIRST_REST`], doubled up to [`LONGEST_REST`] while it keeps failing.
+//! **When the device fails** (an error, a hang, a library that lacks a symbol): it is logged with each kernel's
+//! launch, counted, and the CPU does the task within the same call. The device's own thread tears the context down
+//! and opens it anew after [`FIRST_REST`], doubled up to [`LONGEST_REST`] while it keeps failing; meanwhile nobody
+//! else asks it for anything, nor waits for it. Ticks wait [`TICK_LIMIT`] at most for their work to begin and as long
+//! for it to end ([`Cuda::hurried`]); graphs are captured beside them. A thread that hangs in the driver is lost, and
+//! says so ([`State::Silent`]).
 
 #![allow(unsafe_code)]
 
 mod device;
 mod error;
+mod graph;
 mod guest;
+mod lodger;
+mod memory;
 mod parking;
 mod properties;
+mod pulse;
+mod recording;
+mod scene;
 mod staging;
 mod thread;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::error::CudaError;
-pub use self::guest::{Guest, Hosted};
-use self::parking::Parking;
+pub use self::graph::{Graph, TickGraph};
+pub use self::guest::{Current, Guest, Hold, Hosted, Maker, Staged};
 pub use self::properties::Properties;
+pub use self::pulse::State;
+pub use self::scene::{Array, Assembled, Scene};
 use self::staging::{Layout, Staging};
-use self::thread::Thread;
-use super::launch::{Data, Step};
-use super::{Backend, By, Kernel, Launch, ShapeError, Task};
+use self::thread::{Opened, Thread};
+use super::launch::{Arg, Data, Step};
+use super::{Backend, By, Launch, ShapeError, Task};
 
-/// Longest wait for a launch.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(5);
+/// Longest that a tick waits for its work to begin, and again for it to end: a few ticks, after which the CPU does
+/// it.
+pub const TICK_LIMIT: Duration = Duration::from_millis(100);
+/// The same for who would rather have the device's answer: benchmarks, and commands that nobody races against. A
+/// sanitizer makes a launch a hundred times as long.
+pub const PATIENT_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for what runs on the background's stream, and how often it is asked after.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(60);
 const BACKGROUND_POLL: Duration = Duration::from_micros(200);
@@ -50,87 +65,89 @@ pub const MAX_BYTES: usize = 2 << 30;
 
 /// The device that is open. A process has one, for good: closing it resets the context that everything in it shares,
 /// another opening's, too.
-static OPEN: Mutex<Option<Cuda>> = Mutex::new(None);
+static OPEN: Mutex<Opening> = Mutex::new(Opening::Closed);
+
+/// How far the process is with its device.
+enum Opening {
+    Closed,
+    /// A thread opens it that has not answered in time. It is waited for again, and there is no second one.
+    Slow(Thread, Opened),
+    Open(Cuda),
+}
 
 /// The first NVIDIA GPU.
 #[derive(Clone)]
 pub struct Cuda {
     inner: Arc<Inner>,
+    /// Longest wait for a launch to begin, and again for it to end.
+    limit: Duration,
 }
 
 struct Inner {
     thread: Thread,
     properties: Properties,
-    blocks: Parking,
-    /// The block of each captured graph, by its number; gone after a failure.
-    captured: Mutex<HashMap<u64, Staging>>,
-    next_graph: AtomicU64,
-    health: Mutex<Health>,
     /// Held by whose launch is on the background's stream: one at a time.
     background: Mutex<()>,
-}
-
-/// Whether the device may be used.
-#[derive(Default)]
-struct Health {
-    failures: u32,
-    rests_until: Option<Instant>,
-}
-
-impl Health {
-    fn rest(&mut self, now: Instant) -> Duration {
-        let rest = FIRST_REST
-            .saturating_mul(1 << self.failures.min(10))
-            .min(LONGEST_REST);
-        self.failures = self.failures.saturating_add(1);
-        self.rests_until = Some(now + rest);
-        rest
-    }
-
-    fn check(&self, now: Instant) -> Result<(), CudaError> {
-        match self.rests_until {
-            Some(until) if until > now => Err(CudaError::Resting((until - now).as_secs().max(1))),
-            _ => Ok(()),
-        }
-    }
+    /// That launch, for the log.
+    behind: Mutex<Option<String>>,
 }
 
 impl Cuda {
-    /// Opens the first GPU; gives the one that is open where there is one.
+    /// Opens the first GPU; gives the one that is open where there is one. It waits for launches as long as
+    /// [`PATIENT_LIMIT`].
     ///
     /// # Errors
     /// [`CudaError::NoDriver`] and [`CudaError::NoDevice`] where there is none; else what the driver said.
     pub fn open() -> Result<Cuda, CudaError> {
         let mut open = lock(&OPEN);
-        if let Some(cuda) = &*open {
-            return Ok(cuda.clone());
-        }
-        Ok(open.insert(Cuda::open_anew()?).clone())
-    }
-
-    fn open_anew() -> Result<Cuda, CudaError> {
-        if !device::driver_is_there() {
-            return Err(CudaError::NoDriver);
-        }
-        let thread = Thread::start()?;
-        let properties = thread.call(OPEN_LIMIT, |device| Ok(device.properties.clone()))?;
+        let (thread, opened) = match std::mem::replace(&mut *open, Opening::Closed) {
+            Opening::Open(cuda) => {
+                *open = Opening::Open(cuda.clone());
+                return Ok(cuda);
+            }
+            Opening::Slow(thread, opened) => (thread, opened),
+            Opening::Closed if device::driver_is_there() => Thread::start()?,
+            Opening::Closed => return Err(CudaError::NoDriver),
+        };
+        let properties = match opened.recv_timeout(OPEN_LIMIT) {
+            Ok(said) => said?,
+            Err(RecvTimeoutError::Timeout) => {
+                *open = Opening::Slow(thread, opened);
+                return Err(CudaError::TimedOut(OPEN_LIMIT));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(CudaError::Gone),
+        };
         tracing::info!(
             gpu = properties.name,
             capability = ?properties.capability,
             integrated = properties.integrated,
             "CUDA device opened"
         );
-        Ok(Cuda {
+        let cuda = Cuda {
             inner: Arc::new(Inner {
                 thread,
                 properties,
-                blocks: Parking::default(),
-                captured: Mutex::default(),
-                next_graph: AtomicU64::new(0),
-                health: Mutex::default(),
                 background: Mutex::default(),
+                behind: Mutex::default(),
             }),
-        })
+            limit: PATIENT_LIMIT,
+        };
+        *open = Opening::Open(cuda.clone());
+        Ok(cuda)
+    }
+
+    /// The same device for who has ticks to do: what it has not done within [`TICK_LIMIT`] the CPU does.
+    #[must_use]
+    pub fn hurried(self) -> Cuda {
+        Cuda {
+            limit: TICK_LIMIT,
+            ..self
+        }
+    }
+
+    /// Whether it works, rests after a failure, or does not answer any more.
+    pub fn state(&self) -> State {
+        self.inner.thread.pulse.state()
     }
 
     pub fn properties(&self) -> &Properties {
@@ -142,9 +159,7 @@ impl Cuda {
     /// # Errors
     /// What the driver said.
     pub fn memory(&self) -> Result<(usize, usize), CudaError> {
-        self.inner
-            .thread
-            .call(LAUNCH_LIMIT, |device| device.memory())
+        (self.inner.thread).call(PATIENT_LIMIT, |device| device.memory())
     }
 
     /// Carries out a task on the device, and nowhere else.
@@ -156,36 +171,41 @@ impl Cuda {
         if launch.step.kernel.is_long() {
             return self.behind(&mut launch);
         }
-        self.staged(
-            &mut launch,
-            LAUNCH_LIMIT,
-            |device, staging, layout, step| device.run(staging, layout, step),
-        )
+        self.staged(&mut launch, self.limit, |device, staging, layout, step| {
+            device.run(staging, layout, step)
+        })
     }
 
     /// A launch on the background's stream. The device's thread is free for ticks meanwhile: who asked waits, and
     /// asks after it.
     fn behind(&self, launch: &mut Launch<'_>) -> Result<(), CudaError> {
         let _one = lock(&self.inner.background);
-        let layout = Layout::of(launch.data.iter());
-        let mut staging = self.block(layout.bytes)?;
-        staging.fill(&layout, launch.data.iter());
-        let (step, began) = (launch.step.clone(), Instant::now());
+        *lock(&self.inner.behind) = Some(described(launch));
+        let done = self.wait_behind(launch);
+        // What has failed stays named: others may fall over it yet.
+        if done.is_ok() {
+            *lock(&self.inner.behind) = None;
+        }
+        done
+    }
+
+    fn wait_behind(&self, launch: &mut Launch<'_>) -> Result<(), CudaError> {
+        let began = Instant::now();
+        let (staging, layout, ()) =
+            self.lent(launch, self.limit, |device, staging, layout, step| {
+                device.submit(staging, layout, step)
+            })?;
         let thread = &self.inner.thread;
-        let (staging, layout) = thread.call(LAUNCH_LIMIT, move |device| {
-            device.submit(&staging, &layout, &step)?;
-            Ok((staging, layout))
-        })?;
         loop {
-            match thread.call(LAUNCH_LIMIT, |device| device.is_done()) {
+            match thread.call(self.limit, |device| device.is_done()) {
                 Ok(true) => break,
                 // With its queue full, the device is at least at work.
-                Ok(false) | Err(CudaError::Busy(_)) => {}
+                Ok(false) | Err(CudaError::Busy) => {}
                 Err(e) => return Err(e),
             }
             if began.elapsed() > BACKGROUND_LIMIT {
-                thread.distrust();
-                return Err(CudaError::TimedOut(BACKGROUND_LIMIT.as_secs()));
+                thread.pulse.failed();
+                return Err(CudaError::TimedOut(BACKGROUND_LIMIT));
             }
             std::thread::sleep(BACKGROUND_POLL);
         }
@@ -203,7 +223,7 @@ impl Cuda {
         let mut launch = task.launch(&self.inner.properties.geometry());
         self.staged(
             &mut launch,
-            OPEN_LIMIT,
+            PATIENT_LIMIT,
             move |device, staging, layout, step| device.measure(staging, layout, step, rounds),
         )
     }
@@ -213,81 +233,9 @@ impl Cuda {
     /// # Errors
     /// What the driver said.
     pub fn measure_copy(&self, bytes: usize, rounds: usize) -> Result<Vec<Duration>, CudaError> {
-        self.inner
-            .thread
-            .call(OPEN_LIMIT, move |device| device.measure_copy(bytes, rounds))
-    }
-
-    /// Captures tasks of fixed shapes as one graph, to be run over and over with [`Graph::run`].
-    ///
-    /// # Errors
-    /// What the driver said.
-    pub fn capture(&self, tasks: &mut [Box<dyn Task + '_>]) -> Result<Graph, CudaError> {
-        let plan = Plan::of(self, tasks);
-        let staging = self.block(plan.layout.bytes)?;
-        let (layout, steps) = (plan.layout.clone(), plan.steps.clone());
-        let number = self.inner.next_graph.fetch_add(1, Ordering::Relaxed);
-        let (staging, base) = self.inner.thread.call(OPEN_LIMIT, move |device| {
-            let base = device.capture(number, &staging, &layout, &steps)?;
-            Ok((staging, base))
-        })?;
-        lock(&self.inner.captured).insert(number, staging);
-        Ok(Graph {
-            cuda: self.clone(),
-            plan,
-            number,
-            base,
+        (self.inner.thread).call(PATIENT_LIMIT, move |device| {
+            device.measure_copy(bytes, rounds)
         })
-    }
-
-    /// Carries out tasks as one graph, captured at the first call and kept in `graph`; on the CPU if the device
-    /// fails.
-    ///
-    /// # Errors
-    /// [`ShapeError`] if the arrays do not fit each other.
-    pub fn tick(
-        &self,
-        graph: &mut Option<Graph>,
-        tasks: &mut [Box<dyn Task + '_>],
-    ) -> Result<By, ShapeError> {
-        self.guarded_all(tasks, |tasks| {
-            if graph.is_none() {
-                *graph = Some(self.capture(tasks)?);
-            }
-            graph
-                .as_mut()
-                .map_or(Err(CudaError::NotCaptured), |graph| graph.try_run(tasks))
-        })
-    }
-
-    /// Several tasks on the device; all of them on the CPU if it fails.
-    fn guarded_all(
-        &self,
-        tasks: &mut [Box<dyn Task + '_>],
-        on_device: impl FnOnce(&mut [Box<dyn Task + '_>]) -> Result<(), CudaError>,
-    ) -> Result<By, ShapeError> {
-        tasks.iter().try_for_each(|task| task.check())?;
-        let kernels: Vec<Kernel> = tasks.iter().map(|t| t.kernel()).collect();
-        let sizes: Vec<usize> = tasks
-            .iter_mut()
-            .flat_map(|task| sizes(&mut **task, self))
-            .collect();
-        if self.guarded(&kernels, &sizes, || on_device(tasks)) {
-            return Ok(By::Cuda);
-        }
-        tasks.iter_mut().for_each(|task| task.run_on_cpu());
-        Ok(By::Cpu)
-    }
-
-    /// Whether it failed not long ago, and the CPU does its work.
-    pub fn is_resting(&self) -> bool {
-        lock(&self.inner.health).check(Instant::now()).is_err()
-    }
-
-    /// Lets go of what is held of the device's memory, so that its context can be torn down.
-    pub(in crate::compute) fn forget_memory(&self) {
-        self.inner.blocks.clear();
-        lock(&self.inner.captured).clear();
     }
 
     /// Copies a launch's arrays into a block, has `work` done with it, and copies back.
@@ -295,98 +243,127 @@ impl Cuda {
         &self,
         launch: &mut Launch<'_>,
         limit: Duration,
-        work: impl FnOnce(&mut device::Device, &mut Staging, &Layout, &Step) -> Result<T, CudaError>
+        work: impl FnOnce(&mut device::Device, &Staging, &Layout, &Step) -> Result<T, CudaError>
         + Send
         + 'static,
     ) -> Result<T, CudaError> {
-        let layout = Layout::of(launch.data.iter());
-        let mut staging = self.block(layout.bytes)?;
-        staging.fill(&layout, launch.data.iter());
-        let step = launch.step.clone();
-        let (staging, layout, said) = self.inner.thread.call(limit, move |device| {
-            let said = work(device, &mut staging, &layout, &step)?;
-            Ok((staging, layout, said))
-        })?;
+        let (staging, layout, said) = self.lent(launch, limit, work)?;
         staging.drain(&layout, launch.data.iter_mut());
         self.park(staging);
         Ok(said)
     }
 
+    /// Copies a launch's arrays into a block and has `work` done with it.
+    fn lent<T: Send + 'static>(
+        &self,
+        launch: &Launch<'_>,
+        limit: Duration,
+        work: impl FnOnce(&mut device::Device, &Staging, &Layout, &Step) -> Result<T, CudaError>
+        + Send
+        + 'static,
+    ) -> Result<(Staging, Layout, T), CudaError> {
+        let layout = Layout::of(launch.data.iter());
+        let mut staging = self.block(layout.bytes)?;
+        staging.fill(&layout, launch.data.iter());
+        let (own, step) = (layout.clone(), launch.step.clone());
+        let (staging, said) = (self.inner.thread).lend(limit, staging, move |device, staging| {
+            work(device, staging, &own, &step)
+        });
+        match (staging, said) {
+            (Some(staging), Ok(said)) => Ok((staging, layout, said)),
+            (Some(staging), Err(e)) => {
+                self.park(staging);
+                Err(e)
+            }
+            (None, said) => Err(said.err().unwrap_or(CudaError::Gone)),
+        }
+    }
+
     /// A block of pinned memory, one that is parked or a new one.
     fn block(&self, bytes: usize) -> Result<Staging, CudaError> {
-        if bytes > MAX_BYTES {
-            return Err(CudaError::TooLarge {
-                bytes,
-                limit: MAX_BYTES,
-            });
-        }
-        if let Some(block) = self.inner.blocks.take(bytes) {
+        fits(bytes)?;
+        let thread = &self.inner.thread;
+        thread.pulse.check()?;
+        if let Some(block) = thread.memory.parking.take(bytes) {
             return Ok(block);
         }
         let bytes = parking::rounded(bytes);
-        self.inner
-            .thread
-            .call(OPEN_LIMIT, move |device| device.stage(bytes))
+        thread.call(self.limit, move |device| device.stage(bytes))
     }
 
-    /// Keeps a block for the next launch; one too many goes back to the driver.
+    /// Keeps a block for the next launch; that of a device that has failed goes with its context.
     fn park(&self, staging: Staging) {
-        if self.inner.thread.is_suspect() {
-            // Its context is about to go, and waits for this.
-            return;
-        }
-        if let Some(surplus) = self.inner.blocks.put(staging) {
-            let freed = self
-                .inner
-                .thread
-                .call(LAUNCH_LIMIT, move |device| device.unstage(surplus));
-            if let Err(e) = freed {
-                tracing::warn!(error = %e, "pinned memory was not given back");
-            }
+        if self.inner.thread.pulse.is_open() {
+            self.inner.thread.memory.parking.put(staging);
         }
     }
 
-    /// Runs `on_device` unless the device rests; says, counts and remembers its failure.
+    /// Several tasks on the device; all of them on the CPU if it fails, which is said and counted.
     fn guarded(
         &self,
-        kernels: &[Kernel],
-        sizes: &[usize],
-        on_device: impl FnOnce() -> Result<(), CudaError>,
-    ) -> bool {
-        let now = Instant::now();
-        let health = || lock(&self.inner.health);
-        if health().check(now).is_err() {
-            return false;
-        }
-        match on_device() {
-            Ok(()) => {
-                health().failures = 0;
-                true
-            }
-            Err(CudaError::Busy(waiting)) => {
-                tracing::debug!(waiting, "the device is busy; the CPU takes it");
-                metrics::counter!("trackside_compute_gpu_busy_total").increment(1);
-                false
-            }
+        tasks: &mut [Box<dyn Task + '_>],
+        on_device: impl FnOnce(&mut [Box<dyn Task + '_>]) -> Result<(), CudaError>,
+    ) -> Result<By, ShapeError> {
+        tasks.iter().try_for_each(|task| task.check())?;
+        let pulse = &self.inner.thread.pulse;
+        let generation = pulse.generation();
+        match pulse.check().and_then(|()| on_device(tasks)) {
+            Ok(()) => return Ok(By::Cuda),
             Err(e) => {
-                let rest = health().rest(Instant::now());
-                self.forget_memory();
-                let names: Vec<&str> = kernels.iter().map(|k| k.name()).collect();
+                let mut tasks: Vec<&mut dyn Task> = tasks
+                    .iter_mut()
+                    .map(|t| &mut **t as &mut dyn Task)
+                    .collect();
+                self.tell(&e, generation, &mut tasks);
+            }
+        }
+        tasks.iter_mut().for_each(|task| task.run_on_cpu());
+        Ok(By::Cpu)
+    }
+
+    /// Says and counts why the CPU does these tasks: a failure once, however many fall over it.
+    fn tell(&self, e: &CudaError, generation: u64, tasks: &mut [&mut dyn Task]) {
+        match e {
+            CudaError::Busy => {
+                tracing::debug!("the device is busy; the CPU takes it");
+                metrics::counter!("trackside_compute_gpu_busy_total").increment(1);
+            }
+            e if !e.is_a_failure() || !self.inner.thread.pulse.is_news(generation) => {
+                tracing::debug!(error = %e, "the CPU takes it");
+            }
+            e => {
+                let names: Vec<&str> = tasks.iter().map(|t| t.kernel().name()).collect();
+                let geometry = self.inner.properties.geometry();
+                let launches: Vec<String> = tasks
+                    .iter_mut()
+                    .map(|task| described(&task.launch(&geometry)))
+                    .collect();
+                // What goes wrong on one stream shows at the next call, whatever stream that is for.
+                let behind = lock(&self.inner.behind).clone();
                 tracing::error!(
                     error = %e,
-                    kernels = ?names,
-                    array_bytes = ?sizes,
-                    rest_s = rest.as_secs(),
-                    "the GPU failed; the CPU takes over, and the GPU is tried again later"
+                    launches = launches.join("; "),
+                    background = behind.as_deref().unwrap_or("idle"),
+                    "the GPU failed; the CPU takes over, and the GPU is opened anew after a rest"
                 );
                 for name in names {
                     metrics::counter!("trackside_compute_gpu_errors_total", "kernel" => name)
                         .increment(1);
                 }
-                false
             }
         }
     }
+}
+
+/// Whether so many bytes may go to the device at a time.
+fn fits(bytes: usize) -> Result<(), CudaError> {
+    if bytes > MAX_BYTES {
+        return Err(CudaError::TooLarge {
+            bytes,
+            limit: MAX_BYTES,
+        });
+    }
+    Ok(())
 }
 
 /// A lock whose holder panicked still holds whole values here.
@@ -394,9 +371,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn sizes(task: &mut dyn Task, cuda: &Cuda) -> Vec<usize> {
-    let launch = task.launch(&cuda.inner.properties.geometry());
-    launch.data.iter().map(Data::len).collect()
+/// A launch, for the log.
+fn described(launch: &Launch<'_>) -> String {
+    let step = &launch.step;
+    let scalars = step.args.iter().filter(|arg| !matches!(arg, Arg::Array(_)));
+    format!(
+        "{}: grid {}, block {}, shared {} B, arrays {:?} B, scalars {:?}",
+        step.kernel.name(),
+        step.grid,
+        step.block,
+        step.shared,
+        launch.data.iter().map(Data::len).collect::<Vec<_>>(),
+        scalars.collect::<Vec<_>>()
+    )
 }
 
 impl Backend for Cuda {
@@ -406,138 +393,20 @@ impl Backend for Cuda {
 
     fn run(&self, task: &mut dyn Task) -> Result<By, ShapeError> {
         task.check()?;
-        let (kernel, sizes) = (task.kernel(), sizes(task, self));
-        if self.guarded(&[kernel], &sizes, || self.try_run(task)) {
-            return Ok(By::Cuda);
+        let pulse = &self.inner.thread.pulse;
+        let generation = pulse.generation();
+        if let Err(e) = pulse.check().and_then(|()| self.try_run(task)) {
+            self.tell(&e, generation, &mut [&mut *task]);
+            task.run_on_cpu();
+            return Ok(By::Cpu);
         }
-        task.run_on_cpu();
-        Ok(By::Cpu)
-    }
-}
-
-/// Launches that follow each other, their arrays laid out in one block.
-#[derive(Clone, Debug, PartialEq)]
-struct Plan {
-    steps: Vec<Step>,
-    layout: Layout,
-}
-
-impl Plan {
-    fn of(cuda: &Cuda, tasks: &mut [Box<dyn Task + '_>]) -> Plan {
-        let geometry = cuda.inner.properties.geometry();
-        let launches: Vec<Launch<'_>> = tasks.iter_mut().map(|t| t.launch(&geometry)).collect();
-        Plan::joined(&launches)
-    }
-
-    /// Arrays are numbered through.
-    fn joined(launches: &[Launch<'_>]) -> Plan {
-        let layout = Layout::of(launches.iter().flat_map(|l| &l.data));
-        let mut first = 0;
-        let mut steps = Vec::with_capacity(launches.len());
-        for launch in launches {
-            steps.push(launch.step.with_arrays_from(first));
-            first += launch.data.len();
-        }
-        Plan { steps, layout }
-    }
-}
-
-/// Tasks of fixed shapes, captured as one CUDA graph: one launch a tick.
-pub struct Graph {
-    cuda: Cuda,
-    plan: Plan,
-    number: u64,
-    base: u64,
-}
-
-impl Graph {
-    /// Carries out the tasks; on the CPU if the device fails. Other shapes or numbers than those captured are
-    /// captured anew.
-    ///
-    /// # Errors
-    /// [`ShapeError`] if the arrays do not fit each other.
-    pub fn run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<By, ShapeError> {
-        self.cuda
-            .clone()
-            .guarded_all(tasks, |tasks| self.try_run(tasks))
-    }
-
-    /// The same on the device, and nowhere else.
-    ///
-    /// # Errors
-    /// What the driver said.
-    pub fn try_run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<(), CudaError> {
-        let held = lock(&self.cuda.inner.captured).remove(&self.number);
-        let mut staging = match held {
-            Some(staging) if Plan::of(&self.cuda, tasks) == self.plan => staging,
-            stale => {
-                if let Some(staging) = stale {
-                    self.give_back(staging)?;
-                }
-                // The old one's `drop` finds nothing to give back.
-                *self = self.cuda.capture(tasks)?;
-                lock(&self.cuda.inner.captured)
-                    .remove(&self.number)
-                    .ok_or(CudaError::NotCaptured)?
-            }
-        };
-        let geometry = self.cuda.inner.properties.geometry();
-        let mut launches: Vec<Launch<'_>> = tasks.iter_mut().map(|t| t.launch(&geometry)).collect();
-        let layout = &self.plan.layout;
-        staging.fill(layout, launches.iter().flat_map(|l| &l.data));
-        let number = self.number;
-        let staging = self.cuda.inner.thread.call(LAUNCH_LIMIT, move |device| {
-            device.replay(number)?;
-            Ok(staging)
-        })?;
-        staging.drain(layout, launches.iter_mut().flat_map(|l| &mut l.data));
-        if !self.cuda.inner.thread.is_suspect() {
-            lock(&self.cuda.inner.captured).insert(number, staging);
-        }
-        Ok(())
-    }
-
-    /// Where an array lies on the device, arrays numbered through all tasks: for an engine that reads it there.
-    /// It changes when the graph is captured anew.
-    pub fn address(&self, array: usize) -> Option<u64> {
-        Some(self.base + self.plan.layout.arrays.get(array)?.0 as u64)
-    }
-
-    fn give_back(&self, staging: Staging) -> Result<(), CudaError> {
-        let number = self.number;
-        self.cuda.inner.thread.call(LAUNCH_LIMIT, move |device| {
-            device.forget(number)?;
-            device.unstage(staging)
-        })
-    }
-}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        let held = lock(&self.cuda.inner.captured).remove(&self.number);
-        if let Some(Err(e)) = held.map(|staging| self.give_back(staging)) {
-            tracing::warn!(error = %e, "a graph was not given back");
-        }
+        Ok(By::Cuda)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rests_grow_and_end() {
-        let mut health = Health::default();
-        let now = Instant::now();
-        assert!(health.check(now).is_ok());
-        assert_eq!(health.rest(now), FIRST_REST);
-        assert!(matches!(health.check(now), Err(CudaError::Resting(5))));
-        assert!(health.check(now + FIRST_REST).is_ok());
-        assert_eq!(health.rest(now), FIRST_REST * 2);
-        for _ in 0..40 {
-            assert!(health.rest(now) <= LONGEST_REST);
-        }
-    }
 
     #[test]
     fn without_a_driver_it_says_so() {

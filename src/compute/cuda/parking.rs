@@ -1,7 +1,8 @@
 //! Pinned blocks between launches: allocating them takes longer than a launch.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use super::lock;
 use super::staging::Staging;
 
 /// Most blocks that wait.
@@ -23,7 +24,7 @@ pub(super) fn rounded(bytes: usize) -> usize {
 impl Parking {
     /// The smallest block that holds so many bytes.
     pub(super) fn take(&self, bytes: usize) -> Option<Staging> {
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = lock(&self.blocks);
         let (place, _) = blocks
             .iter()
             .enumerate()
@@ -32,22 +33,18 @@ impl Parking {
         Some(blocks.swap_remove(place))
     }
 
-    /// Parks a block; gives the smallest back if there are too many.
-    pub(super) fn put(&self, staging: Staging) -> Option<Staging> {
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Parks a block; lets go of the smallest if there are too many.
+    pub(super) fn put(&self, staging: Staging) {
+        let mut blocks = lock(&self.blocks);
         blocks.push(staging);
-        if blocks.len() <= PLACES {
-            return None;
+        let smallest = blocks.iter().enumerate().min_by_key(|(_, b)| b.bytes);
+        if let (Some((place, _)), true) = (smallest, blocks.len() > PLACES) {
+            blocks.swap_remove(place);
         }
-        let (place, _) = blocks.iter().enumerate().min_by_key(|(_, b)| b.bytes)?;
-        Some(blocks.swap_remove(place))
     }
 
     /// Lets go of all: their context is lost, and their memory goes with it.
     pub(super) fn clear(&self) {
-        self.blocks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        lock(&self.blocks).clear();
     }
 }

@@ -8,14 +8,16 @@
 //!              └── device to host ────────┘
 //! ```
 //!
-//! On an integrated GPU the block is mapped: the kernel reads and writes it where it lies, and nothing is copied.
+//! On an integrated GPU the block is mapped: a kernel that streams ([`crate::compute::Kernel::streams`]) reads and
+//! writes it where it lies, and nothing is copied. The others' arrays are copied to memory that the GPU caches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::lock;
 use crate::compute::launch::Data;
 
 /// Arrays begin on such a boundary, as from CUDA's own allocator.
-const ALIGN: usize = 256;
+pub(super) const ALIGN: usize = 256;
 
 /// Where the arrays of a launch lie in a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,15 +60,62 @@ impl Layout {
     }
 }
 
-/// A block of pinned host memory, owned.
+impl Layout {
+    /// What the device is to read, as it lies in a block.
+    pub(super) fn image<'a>(&self, data: impl Iterator<Item = &'a Data<'a>>) -> Vec<u8> {
+        let mut block = vec![0; self.to_device];
+        self.fill(&mut block, data);
+        block
+    }
+
+    /// Writes what the device is to read.
+    fn fill<'a>(&self, block: &mut [u8], data: impl Iterator<Item = &'a Data<'a>>) {
+        for (&(at, length), data) in self.arrays.iter().zip(data) {
+            match data {
+                Data::In(bytes) => block[at..at + length].copy_from_slice(bytes),
+                Data::InOut(bytes) => block[at..at + length].copy_from_slice(bytes),
+                Data::Out(_) => {}
+            }
+        }
+    }
+
+    /// What of an output's stretch no kernel writes: begin and length.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = (usize, usize)> {
+        let outputs = (self.arrays.iter()).filter(|(at, _)| *at >= self.to_device);
+        outputs
+            .map(|&(at, length)| (at + length, length.next_multiple_of(ALIGN) - length))
+            .filter(|(_, length)| *length > 0)
+    }
+}
+
+/// The life of a context: it is not torn down while a block of its memory is held.
+#[derive(Default)]
+pub(super) struct Life {
+    /// Where blocks begin that nobody holds any more; the device's thread frees them.
+    orphans: Mutex<Vec<usize>>,
+}
+
+impl Life {
+    /// Takes the blocks that are to be freed.
+    pub(super) fn orphans(&self) -> Vec<usize> {
+        std::mem::take(&mut lock(&self.orphans))
+    }
+}
+
+/// A block of pinned host memory, owned; dropped, it goes back to the driver by and by.
 pub(super) struct Staging {
-    /// From `cuMemHostAlloc`; valid while `_life` keeps its context.
+    /// From `cuMemHostAlloc`; valid while `life` keeps its context.
     host: *mut u8,
     /// The same memory as the device sees it; 0 where it does not.
     pub device: u64,
     pub bytes: usize,
-    /// The context is not torn down while this is held.
-    pub life: Arc<()>,
+    life: Arc<Life>,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        lock(&self.life.orphans).push(self.host as usize);
+    }
 }
 
 // SAFETY: it owns its memory, which any thread may touch; nothing else points to it but a device's work, which
@@ -77,9 +126,9 @@ impl Staging {
     /// Takes a block that the driver gave.
     ///
     /// # Safety
-    /// `host` is valid for reads and writes of `bytes` bytes, which are initialised, until `life` is dropped and
-    /// the block freed by the device's thread; nobody else uses it.
-    pub(super) unsafe fn new(host: *mut u8, device: u64, bytes: usize, life: Arc<()>) -> Staging {
+    /// `host` is valid for reads and writes of `bytes` bytes, which are initialised, until this is dropped and, being
+    /// among the orphans of `life`, freed by the device's thread; nobody else uses it.
+    pub(super) unsafe fn new(host: *mut u8, device: u64, bytes: usize, life: Arc<Life>) -> Staging {
         Staging {
             host,
             device,
@@ -104,14 +153,7 @@ impl Staging {
 
     /// Writes what the device is to read.
     pub(super) fn fill<'a>(&mut self, layout: &Layout, data: impl Iterator<Item = &'a Data<'a>>) {
-        let block = self.slice_mut();
-        for (&(at, length), data) in layout.arrays.iter().zip(data) {
-            match data {
-                Data::In(bytes) => block[at..at + length].copy_from_slice(bytes),
-                Data::InOut(bytes) => block[at..at + length].copy_from_slice(bytes),
-                Data::Out(_) => {}
-            }
-        }
+        layout.fill(self.slice_mut(), data);
     }
 
     /// Reads what the device wrote.
@@ -152,5 +194,7 @@ mod tests {
             (layout.to_device, layout.from_device, layout.bytes),
             (1024, 768, 1280)
         );
+        // What follows inputs comes from the host with them.
+        assert_eq!(layout.gaps().collect::<Vec<_>>(), [(1031, 249)]);
     }
 }

@@ -6,11 +6,12 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use super::{compare, fresh_seed};
-use crate::compute::cuda::{Cuda, CudaError};
+use crate::compute::cuda::{Cuda, CudaError, FIRST_REST, State, TICK_LIMIT, TickGraph};
 use crate::compute::workload::{Case, Size, case, tick};
-use crate::compute::{Backend, By, Choice, Cpu, Kernel};
+use crate::compute::{Backend, By, Choice, Cpu, Kernel, Processor, Ticker, Witness};
 use crate::strategy::duel::{Terms, board, board_on};
 use crate::strategy::model::{GridCar, Start};
 use crate::strategy::parameters::Parameters;
@@ -19,14 +20,21 @@ use crate::strategy::planner::{Question, advise, advise_on};
 /// Set in the inner run.
 const INSIDE: &str = "TRACKSIDE_TEST_INSIDE";
 /// Said by an inner run that came to its end.
-const DONE: &str = "the inner run is done";
+pub(super) const DONE: &str = "the inner run is done";
 /// Fresh inputs for each kernel.
 const ROUNDS: u64 = 3;
+/// A device that failed is back by then, on a machine that has much else to do.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// Ticks that must leave the device's memory as it was.
 const TICKS: u64 = 300;
 
 /// Whether this is the inner run; else runs the test of that name with that driver, and asks for its success.
 fn inside(test: &str, driver: &str) -> bool {
+    inside_of(module_path!(), test, driver)
+}
+
+/// The same for a test of another module.
+pub(super) fn inside_of(module: &str, test: &str, driver: &str) -> bool {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -52,7 +60,7 @@ fn inside(test: &str, driver: &str) -> bool {
         assert!(built.success(), "the tests' driver does not compile");
         dir
     });
-    let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    let name = format!("{}::{test}", module.split_once("::").unwrap().1);
     let run = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--nocapture"])
         .env(INSIDE, "1")
@@ -135,6 +143,41 @@ fn an_integrated_gpu_agrees() {
     }
 }
 
+/// Where memory is shared, what streams is copied nowhere, and everything else is: the first copy breaks the context.
+#[test]
+fn on_an_integrated_gpu_what_streams_is_mapped() {
+    let test = "on_an_integrated_gpu_what_streams_is_mapped";
+    if !inside(test, "integrated,fail:cuMemcpyHtoDAsync_v2:1") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    for kernel in Kernel::ALL.into_iter().filter(|k| k.streams()) {
+        let mut there = case(kernel, Size::Small, 1);
+        cuda.try_run(&mut *there.task()).unwrap();
+        compare(&*expected(kernel, 1), &*there, kernel.name());
+    }
+    let mut cases = tick(1);
+    let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+    cuda.capture(&mut tasks)
+        .unwrap()
+        .try_run(&mut tasks)
+        .unwrap();
+    let mut there = case(Kernel::LapResample, Size::Small, 1);
+    let said = cuda.try_run(&mut *there.task());
+    let copied = matches!(said, Err(CudaError::Driver { call, .. }) if call == "cuMemcpyHtoDAsync");
+    assert!(copied, "{said:?}");
+    println!("{DONE}");
+}
+
+/// Waits until the device was opened anew.
+fn comes_back(cuda: &Cuda) {
+    let began = Instant::now();
+    while cuda.state() != State::Open {
+        assert!(began.elapsed() < BACK_WITHIN, "{:?}", cuda.state());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The third launch breaks the context: the answer comes all the same, the GPU rests, and is opened anew.
 #[test]
 fn the_cpu_takes_over_within_the_call_and_the_gpu_comes_back() {
@@ -147,12 +190,18 @@ fn the_cpu_takes_over_within_the_call_and_the_gpu_comes_back() {
     let mut used = Vec::new();
     for seed in 0..5 {
         let mut there = case(kernel, Size::Small, seed);
-        cuda.run(&mut *there.task()).unwrap();
+        let by = cuda.run(&mut *there.task()).unwrap();
         compare(&*expected(kernel, seed), &*there, "a run");
-        used.push(cuda.is_resting());
+        used.push(by == By::Cpu);
     }
     assert_eq!(used, [false, false, true, true, true]);
-    // Without waiting for its rest to end: the context is torn down, and a new one works.
+    assert_eq!(cuda.state(), State::Rests);
+    assert!(matches!(
+        cuda.try_run(&mut *case(kernel, Size::Small, 8).task()),
+        Err(CudaError::Resting(_))
+    ));
+    // By itself: the context is torn down, and a new one works.
+    comes_back(&cuda);
     let mut there = case(kernel, Size::Small, 9);
     cuda.try_run(&mut *there.task()).unwrap();
     compare(&*expected(kernel, 9), &*there, "after the failure");
@@ -168,7 +217,7 @@ fn the_cpu_takes_over_within_the_call_and_the_gpu_comes_back() {
         let said = graph.try_run(&mut tasks);
         if let Err(e) = &said {
             assert!(matches!(e, CudaError::Driver { .. }), "{e}");
-            cuda.forget_memory();
+            comes_back(&cuda);
         }
         outcomes.push(said.is_ok());
     }
@@ -280,5 +329,149 @@ fn ticks_go_on_while_races_are_simulated() {
         "{by:?}"
     );
     assert_eq!(gpu.at_work(), By::Cpu);
+    println!("{DONE}");
+}
+
+/// Ticks for so long: what did each, and the longest time that one took.
+fn ticks(gpu: &Processor, ticker: &mut Ticker, span: Duration) -> (Vec<By>, Duration) {
+    let seed = fresh_seed();
+    let mut here = tick(seed);
+    for case in &mut here {
+        Cpu.run(&mut *case.task()).unwrap();
+    }
+    let (mut by, mut longest) = (Vec::new(), Duration::ZERO);
+    let began = Instant::now();
+    while began.elapsed() < span {
+        let mut there = tick(seed);
+        let mut tasks: Vec<_> = there.iter_mut().map(|c| c.task()).collect();
+        let ticked = Instant::now();
+        by.push(ticker.run(&mut tasks).unwrap());
+        longest = longest.max(ticked.elapsed());
+        drop(tasks);
+        for (here, there) in here.iter().zip(&there) {
+            compare(&**here, &**there, "a tick");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(gpu.name(), "cuda");
+    (by, longest)
+}
+
+/// Longest that a tick may take here: the limit to begin, that to end, and room for a machine with much else to do.
+const LONGEST_TICK: Duration = Duration::from_millis(1_000);
+
+/// A call that never returns: one tick waits for its limit, none after it; the device is lost, and says so.
+#[test]
+fn a_device_that_hangs_costs_one_tick_its_limit() {
+    let test = "a_device_that_hangs_costs_one_tick_its_limit";
+    if !inside(test, "hang:cuGraphLaunch:20") {
+        return;
+    }
+    let gpu = Choice::Cuda.open().unwrap().0.hurried();
+    let mut ticker = gpu.ticker();
+    // Past the time at which a device that had failed would be opened anew.
+    let (by, longest) = ticks(&gpu, &mut ticker, FIRST_REST * 2);
+    let on_gpu = by.iter().filter(|by| **by == By::Cuda).count();
+    assert_eq!(on_gpu, 19, "graphs until it hangs");
+    assert!(by.ends_with(&[By::Cpu; 100]), "{}", by.len());
+    assert!((TICK_LIMIT..LONGEST_TICK).contains(&longest), "{longest:?}");
+    assert_eq!(gpu.at_work(), By::Cpu);
+    let cuda = Cuda::open().unwrap();
+    assert_eq!(cuda.state(), State::Silent);
+    let kernel = Kernel::LapFeatures;
+    let said = cuda.try_run(&mut *case(kernel, Size::Small, 1).task());
+    assert!(matches!(said, Err(CudaError::Silent)), "{said:?}");
+    println!("{DONE}");
+}
+
+/// The capture, the context of the second opening and one run are slow: no tick waits for them, and a call that
+/// returned after all is a failure that ends.
+#[test]
+fn no_tick_waits_for_a_capture_or_for_a_device_that_opens() {
+    let test = "no_tick_waits_for_a_capture_or_for_a_device_that_opens";
+    let slow =
+        "slow:cuGraphInstantiateWithFlags:1,slow:cuGraphLaunch:20,slow:cuDevicePrimaryCtxRetain:2";
+    if !inside(test, slow) {
+        return;
+    }
+    let gpu = Choice::Cuda.open().unwrap().0.hurried();
+    let mut ticker = gpu.ticker();
+    let (by, longest) = ticks(&gpu, &mut ticker, FIRST_REST * 2);
+    let began = by.iter().position(|by| *by == By::Cuda).unwrap();
+    assert!(
+        began > 5,
+        "the CPU ticked {began} times beside a capture of half a second"
+    );
+    let failed = began + by[began..].iter().position(|by| *by == By::Cpu).unwrap();
+    let back = by[failed..].iter().position(|by| *by == By::Cuda);
+    assert!(back.is_some_and(|cpu| cpu > 5), "{back:?} of {}", by.len());
+    assert!(longest < LONGEST_TICK.min(TICK_LIMIT * 5), "{longest:?}");
+    comes_back(&Cuda::open().unwrap());
+    println!("{DONE}");
+}
+
+/// A driver that hangs while it opens the device anew does it on its own thread.
+#[test]
+fn a_device_that_hangs_when_it_is_opened_anew_holds_nobody_up() {
+    let test = "a_device_that_hangs_when_it_is_opened_anew_holds_nobody_up";
+    if !inside(test, "fail:cuGraphLaunch:5,hang:cuDevicePrimaryCtxRetain:2") {
+        return;
+    }
+    let gpu = Choice::Cuda.open().unwrap().0.hurried();
+    let mut ticker = gpu.ticker();
+    let (by, longest) = ticks(&gpu, &mut ticker, FIRST_REST * 2);
+    assert!(by.contains(&By::Cuda) && by.ends_with(&[By::Cpu; 100]));
+    assert!(longest < LONGEST_TICK, "{longest:?}");
+    assert_ne!(Cuda::open().unwrap().state(), State::Open);
+    println!("{DONE}");
+}
+
+/// The device is in a long piece of work of somebody else's: ticks are the CPU's meanwhile, its graphs and blocks stay
+/// as they were, and nothing counts as a failure.
+#[test]
+fn a_device_that_is_busy_loses_nothing() {
+    let test = "a_device_that_is_busy_loses_nothing";
+    if !inside(
+        test,
+        "slow:cuMemcpyDtoDAsync_v2:1,slow:cuMemcpyDtoDAsync_v2:2",
+    ) {
+        return;
+    }
+    let patient = Cuda::open().unwrap();
+    let cuda = patient.clone().hurried();
+    let gpu = Processor::Cuda(cuda.clone());
+    let witness = Witness::of(&gpu);
+    let (mut graph, mut cases) = (TickGraph::default(), tick(1));
+    let mut ticked = |graph: &mut TickGraph| {
+        let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+        cuda.tick(graph, &mut tasks).unwrap()
+    };
+    let began = Instant::now();
+    while ticked(&mut graph) == By::Cpu {
+        assert!(began.elapsed() < BACK_WITHIN);
+    }
+    let free = patient.memory().unwrap().0;
+    let busy = {
+        let patient = patient.clone();
+        std::thread::spawn(move || patient.measure_copy(1 << 20, 2))
+    };
+    let mut by = Vec::new();
+    while !busy.is_finished() {
+        by.push(ticked(&mut graph));
+        let mut there = case(Kernel::LapFeatures, Size::Small, 3);
+        witness.run(&mut *there.task()).unwrap();
+        compare(&*expected(Kernel::LapFeatures, 3), &*there, "beside a copy");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    busy.join().unwrap().unwrap();
+    assert!(by.contains(&By::Cpu), "{by:?}");
+    // The device is at work, and yet some of that was the CPU's.
+    assert_eq!((gpu.at_work(), witness.by()), (By::Cuda, By::Cpu));
+    // The same graph, at once.
+    assert_eq!((ticked(&mut graph), cuda.state()), (By::Cuda, State::Open));
+    // Blocks that were allocated meanwhile are parked; none is lost.
+    let parked = free - patient.memory().unwrap().0;
+    assert!(parked <= 4 << 20, "{parked} bytes");
+    drop(graph);
     println!("{DONE}");
 }

@@ -3,6 +3,8 @@
 #[cfg(feature = "cuda")]
 mod emulated;
 mod real_laps;
+#[cfg(feature = "cuda")]
+mod scenes;
 mod shim;
 
 use self::shim::Schedule;

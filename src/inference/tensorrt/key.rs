@@ -8,6 +8,9 @@ use crate::inference::Model;
 
 /// What stands for the GPU's name where a plan runs on every GPU of its compute capability.
 const ANY: &str = "any";
+/// How plans are made of models, by number: raised when [`super::Builder`] makes other plans of the same parts.
+pub const RECIPE: u32 = 2;
+const GIB: u64 = 1 << 30;
 
 /// The part of a key that is the machine's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,15 +21,36 @@ pub struct Machine {
     pub gpu: String,
     /// Compute capability: major, minor.
     pub capability: (i32, i32),
+    /// Every module of a Jetson's family has the same name, and another number of these; 0 where it does not matter.
+    pub multiprocessors: u32,
+    /// Of the GPU, in whole GiB, since a kernel's update moves the rest; 0 where it does not matter.
+    pub memory_gib: u64,
 }
 
 impl Machine {
+    /// That GPU alone.
+    pub fn of(
+        tensorrt: String,
+        (gpu, capability): (&str, (i32, i32)),
+        (multiprocessors, memory_bytes): (u32, u64),
+    ) -> Machine {
+        Machine {
+            tensorrt,
+            gpu: gpu.to_owned(),
+            capability,
+            multiprocessors,
+            memory_gib: (memory_bytes + GIB / 2) / GIB,
+        }
+    }
+
     /// One whose plans run on every GPU of that compute capability: TensorRT-RTX's do.
     pub fn any(tensorrt: String, capability: (i32, i32)) -> Machine {
         Machine {
             tensorrt,
             gpu: ANY.to_owned(),
             capability,
+            multiprocessors: 0,
+            memory_gib: 0,
         }
     }
 }
@@ -54,6 +78,8 @@ pub struct Key {
     pub precision: Precision,
     /// Rows of a run: the plan's shapes are fixed.
     pub batch: usize,
+    /// [`RECIPE`] of then.
+    pub recipe: u32,
 }
 
 impl Key {
@@ -65,6 +91,7 @@ impl Key {
             machine: machine.clone(),
             precision,
             batch,
+            recipe: RECIPE,
         }
     }
 
@@ -102,6 +129,15 @@ impl Key {
         if own != here {
             let sm = |(major, minor)| format!("sm_{major}{minor}");
             return Some(format!("made for {}, here it is {}", sm(own), sm(here)));
+        }
+        let size = |m: &Machine| (m.multiprocessors, m.memory_gib);
+        let (own, here) = (size(&self.machine), size(&wanted.machine));
+        if own != here {
+            let told = |(sm, gib)| format!("{sm} multiprocessors and {gib} GiB");
+            return Some(format!("made for {}, here are {}", told(own), told(here)));
+        }
+        if self.recipe != wanted.recipe {
+            return Some("made in another way, by another version of trackside".to_owned());
         }
         (self != wanted).then(|| "of another precision or batch".to_owned())
     }

@@ -15,13 +15,21 @@
 //! | `plan` | a plan, made of an ONNX file |
 //! | `session` | a plan on the device |
 //! | `engine` | a model with its sessions, and the CPU engine behind them |
+//! | `together` | several models in one graph, with the kernel that assembles their inputs |
+//! | `apart` | a build in a process of its own |
 //!
-//! **Invariant:** a plan is used only if its file is whole, its key is what is wanted and its answers are the CPU's.
+//! Beside the plans lies what makes the next build or start shorter: TensorRT's measurements of this machine, and what
+//! TensorRT-RTX has compiled for its GPU.
+//!
+//! **Invariant:** a plan is used only if its file is whole, its key is what is wanted and its answers are the CPU's. A
+//! kept one that is refused is made anew, once.
 //! Without a library, a driver or a GPU there is an [`Unavailable`] that says so, and the CPU serves.
 
 pub mod cache;
 pub mod key;
 
+#[cfg(feature = "tensorrt")]
+mod apart;
 #[cfg(feature = "tensorrt")]
 mod engine;
 #[cfg(feature = "tensorrt")]
@@ -31,25 +39,33 @@ mod session;
 #[cfg(test)]
 #[cfg(feature = "tensorrt")]
 mod tests;
+#[cfg(feature = "tensorrt")]
+mod together;
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "tensorrt")]
+pub use apart::{Apart, give_way};
 pub use cache::{Cache, Cached, Fault};
 #[cfg(feature = "tensorrt")]
 pub use engine::{Gpu, TensorRt};
 pub use key::{Key, Machine};
 #[cfg(feature = "tensorrt")]
 pub use plan::{Builder, Made};
+#[cfg(feature = "tensorrt")]
+pub use together::Together;
 
 use super::Model;
+#[cfg(not(feature = "tensorrt"))]
+use super::{EngineError, Tensor};
 
 /// Its name in predictions.
 pub const BACKEND: &str = "tensorrt";
 /// How far an answer in fp16 may be off the CPU's (relative to 1, or to the value where larger): products keep 11
 /// bits, and a network adds its layers' errors up. The shipped models lose up to 4e-4 where sums stay in fp32
-/// (the test of [`crate::engines::computed`]); TensorRT 10 may sum in fp16.
+/// (the test of [`crate::engines::computed`]); a GPU may sum in fp16.
 pub const HALF_TOLERANCE: f64 = 1e-2;
 
 /// What products are computed in.
@@ -123,6 +139,27 @@ impl Unavailable {
                 "run the same command on the machine that is to use the engines"
             }
         }
+    }
+}
+
+/// Models that answer together: without TensorRT there are none.
+#[cfg(not(feature = "tensorrt"))]
+#[derive(Debug)]
+pub enum Together {}
+
+#[cfg(not(feature = "tensorrt"))]
+impl Together {
+    /// Whether it has not failed.
+    pub fn works(&self) -> bool {
+        match *self {}
+    }
+
+    /// The outputs of each model that is asked.
+    ///
+    /// # Errors
+    /// None, for nobody can ask.
+    pub fn run(&self, _: &[(usize, &[Tensor])]) -> Result<Vec<Vec<Tensor>>, EngineError> {
+        match *self {}
     }
 }
 

@@ -6,6 +6,7 @@
 mod onnx;
 #[path = "../../../tensorrt-rs/tests/stand_in/mod.rs"]
 mod stand_in;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -135,6 +136,11 @@ const DONE: &str = "the inner run is done";
 
 /// Whether this is the inner run; else runs the test of that name with that driver, and asks for its success.
 fn inside(test: &str, driver: &str) -> bool {
+    inside_of(module_path!(), test, driver)
+}
+
+/// The same for a test of another module.
+fn inside_of(module: &str, test: &str, driver: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -159,7 +165,7 @@ fn inside(test: &str, driver: &str) -> bool {
     // The one driver under both of its names.
     std::fs::rename(&libcuda, stand_in.0.join("libcuda.so.1")).unwrap();
     std::os::unix::fs::symlink("libcuda.so.1", &libcuda).unwrap();
-    let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    let name = format!("{}::{test}", module.split_once("::").unwrap().1);
     let run = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--nocapture"])
         .env(INSIDE, "1")
@@ -230,8 +236,7 @@ impl Toy {
         calibration: &str,
     ) -> Toy {
         let dir = tempfile::tempdir().unwrap();
-        let digest = Sha256::digest(&onnx);
-        let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        let digest = digest(&onnx);
         let manifest = format!(
             "[[model]]\nname = '{name}'\nversion = '1'\nfile = 'toy.onnx'\nsha256 = '{digest}'\nfeatures = 1\n\
              trained_on = 'nothing'\nbatches = [1, 4]\nfixture = 'toy.json'\n\
@@ -260,6 +265,34 @@ impl Toy {
         toy
     }
 
+    /// A model of the finishing order beside it, of sorts, of which the stand-in has no plan.
+    fn add_outcome(&self) {
+        use crate::predict::features::outcome::{FEATURES, MOST_CARS, VERSION};
+        let (cars, columns) = (MOST_CARS as i64, FEATURES as i64);
+        let mut m = onnx::Model::new(Kind::F32);
+        m.input("cars", &[-1, cars, columns]);
+        m.input("mask", &[-1, cars]);
+        let weights = m.constant(&[columns, cars], &vec![0.0; FEATURES * MOST_CARS]);
+        m.node_to("MatMul", &["cars", &weights], "positions", &[]);
+        let weights = m.constant(&[cars, cars], &vec![0.0; MOST_CARS * MOST_CARS]);
+        m.node_to("MatMul", &["mask", &weights], "retirement", &[]);
+        m.output("positions", &[-1, cars, cars]);
+        m.output("retirement", &[-1, cars]);
+        let onnx = m.finish();
+        std::fs::write(self.folder().join("outcome.onnx"), &onnx).unwrap();
+        let manifest = self.folder().join("models.toml");
+        let mut text = std::fs::read_to_string(&manifest).unwrap();
+        text += &format!(
+            "[[model]]\nname = 'outcome'\nversion = '1'\nfile = 'outcome.onnx'\nsha256 = '{}'\n\
+             features = {VERSION}\ntrained_on = 'nothing'\nbatches = [1]\n\
+             inputs = [{{ name = 'cars', shape = [-1, {cars}, {columns}] }}, {{ name = 'mask', shape = [-1, {cars}] }}]\n\
+             outputs = [{{ name = 'positions', shape = [-1, {cars}, {cars}] }}, \
+             {{ name = 'retirement', shape = [-1, {cars}] }}]\n",
+            digest(&onnx)
+        );
+        std::fs::write(&manifest, text).unwrap();
+    }
+
     fn folder(&self) -> &Path {
         self.dir.path()
     }
@@ -283,6 +316,11 @@ impl Toy {
         }
         cache
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn ask(engine: &dyn Engine, batch: usize, first: f32) -> Vec<Tensor> {
@@ -319,32 +357,75 @@ fn an_engine_answers_as_the_cpu_does() {
     let wrong = engine.run(&[Tensor::new("state", &[2, 8], vec![0.0; 16])]);
     assert!(matches!(wrong, Err(EngineError::Shape { .. })));
     assert_eq!(engine.backend(), "tensorrt");
-    // One that answers otherwise is refused, and said by how much.
-    let refused = load(&toy.cache(" off")).err().unwrap();
-    assert!(matches!(refused, EngineError::Parity { .. }), "{refused}");
-    assert!(
-        refused.to_string().contains("summing-1 on tensorrt"),
-        "{refused}"
-    );
-    // A plan that is whole by its checksum, and none of TensorRT's.
-    let foreign = load(&toy.cache(" of another release"))
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        foreign.contains("the magic tag does not match"),
-        "{foreign}"
-    );
-    // A damaged one would be built anew; the stand-in builds none.
+    // Plans that answer otherwise, that are whole by their checksum and none of TensorRT's, and that are damaged: each is
+    // let go and would be built anew; the stand-in builds none.
+    let key = |batch| Key::new(&toy.model(), &machine().unwrap(), Precision::Fp32, batch);
+    let unbuilt = |cache: &Cache, batch: usize| {
+        let why = load(cache).err().unwrap().to_string();
+        assert!(
+            why.contains(&format!("batch {batch}")) && why.contains("builder"),
+            "{why}"
+        );
+    };
+    for ending in [" off", " of another release"] {
+        let cache = toy.cache(ending);
+        unbuilt(&cache, 1);
+        assert!(cache.read(&key(1)).unwrap().is_none());
+        assert!(cache.read(&key(4)).unwrap().is_some());
+    }
     let cache = toy.cache("");
-    let key = Key::new(&toy.model(), &machine().unwrap(), Precision::Fp32, 4);
-    std::fs::write(cache.path(&key), b"damaged").unwrap();
-    let unbuilt = load(&cache).err().unwrap().to_string();
-    assert!(
-        unbuilt.contains("batch 4") && unbuilt.contains("builder"),
-        "{unbuilt}"
-    );
+    std::fs::write(cache.path(&key(4)), b"damaged").unwrap();
+    unbuilt(&cache, 4);
+    assert!(cache.read(&key(1)).unwrap().is_some());
     drop(engine);
+    println!("{DONE}");
+}
+
+/// Without recorded inputs, made-up ones are compared.
+#[test]
+fn a_model_without_a_fixture_is_compared_all_the_same() {
+    if !inside("a_model_without_a_fixture_is_compared_all_the_same", "") {
+        return;
+    }
+    let toy = Toy::summing();
+    let manifest = toy.folder().join("models.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("fixture = 'toy.json'\n", "")).unwrap();
+    assert!(toy.model().fixture(toy.folder()).unwrap().is_none());
+    let gpu = Gpu::open().unwrap();
+    let load =
+        |cache: &Cache| TensorRt::load(&gpu, toy.cpu(), toy.folder(), cache, Precision::Fp32);
+    assert_eq!(load(&toy.cache("")).unwrap().backend(), "tensorrt");
+    let why = load(&toy.cache(" off")).err().unwrap().to_string();
+    assert!(why.contains("builder"), "{why}");
+    println!("{DONE}");
+}
+
+/// What TensorRT-RTX compiles in the first run is read at the next start; what it does not take is replaced.
+#[test]
+fn compiled_kernels_are_kept() {
+    if !inside("compiled_kernels_are_kept", "") {
+        return;
+    }
+    let toy = Toy::summing();
+    let (gpu, cache) = (Gpu::open().unwrap(), toy.cache(""));
+    let load = || TensorRt::load(&gpu, toy.cpu(), toy.folder(), &cache, Precision::Fp32).unwrap();
+    let key = Key::new(&toy.model(), &machine().unwrap(), Precision::Fp32, 1);
+    let kept = || String::from_utf8(cache.kernels(&key, &gpu.compiler())).unwrap();
+    assert_eq!(kept(), "");
+    if !session::COMPILES {
+        load();
+        assert_eq!(kept(), "");
+        println!("{DONE}");
+        return;
+    }
+    load();
+    assert_eq!(kept(), "kernels compiled");
+    load();
+    assert_eq!(kept(), "kernels compiled compiled");
+    cache.keep_kernels(&key, &gpu.compiler(), b"of another driver");
+    load();
+    assert_eq!(kept(), "kernels compiled");
     println!("{DONE}");
 }
 
@@ -362,12 +443,24 @@ fn an_engine_on_an_integrated_gpu() {
     }
 }
 
+/// A program that builds: a shell script, in the models' folder.
+fn builder(toy: &Toy, script: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = toy.folder().join("builder");
+    let script = format!("#!/bin/sh\ncd {}\n{script}\n", toy.folder().display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
 /// The models of a folder as a daemon has them: loaded on the CPU, looked after by a watch.
 fn watched(toy: &Toy, cache: &Cache) -> (Models, Slot, Watch) {
     let chosen = Chosen::Folder(toy.folder().to_owned());
     let slot = Slot::default();
     let kept = cache.folder().to_owned();
-    let accelerator = Accelerator::new(kept, Precision::Fp32, CancellationToken::new());
+    let stop = CancellationToken::new();
+    let accelerator = Accelerator::new(kept, Precision::Fp32, stop);
+    let accelerator = accelerator.building_with(toy.folder().join("builder"));
     let mut watch = Watch::new(chosen, slot.clone()).with_accelerator(accelerator);
     assert!(watch.look());
     let models = slot.take().unwrap();
@@ -420,11 +513,83 @@ fn an_engine_that_answers_otherwise_never_takes_over() {
         return;
     }
     let toy = Toy::forecasting();
+    // Not when it is built anew, either.
     let cache = toy.cache(" off");
+    builder(&toy, "touch built; cp again/* kept");
+    copy(&cache, &toy.folder().join("again"));
     let (models, slot, mut watch) = watched(&toy, &cache);
     assert!(!watch.accelerate() && slot.take().is_none());
+    assert!(toy.folder().join("built").exists());
     assert_eq!(backend(&models), "tract");
     println!("{DONE}");
+}
+
+/// A plan that was kept is as its checksum says, and another GPU's, or of another driver: a build in a process of its own
+/// takes its place.
+#[test]
+fn a_kept_engine_that_is_refused_is_built_anew() {
+    if !inside("a_kept_engine_that_is_refused_is_built_anew", "") {
+        return;
+    }
+    for wrong in [" off", " of another release"] {
+        let toy = Toy::forecasting();
+        copy(&toy.cache(""), &toy.folder().join("good"));
+        let cache = toy.cache(wrong);
+        builder(&toy, "echo \"$@\" >> asked; cp good/* kept");
+        let (_, slot, mut watch) = watched(&toy, &cache);
+        assert!(watch.accelerate());
+        let models = slot.take().unwrap();
+        assert_eq!(backend(&models), "tensorrt");
+        let engine = models.engines().next().unwrap();
+        let off = crate::inference::parity(&ask(&**engine, 1, 0.3), &ask(&*toy.cpu(), 1, 0.3));
+        assert!(off.iter().all(|p| p.max < 1e-4), "{off:?}");
+        // Of the one batch that a daemon asks in.
+        let asked = std::fs::read_to_string(toy.folder().join("asked")).unwrap();
+        assert_eq!(asked.lines().count(), 1, "{asked}");
+        assert!(asked.contains("--batches 1"), "{asked}");
+    }
+    println!("{DONE}");
+}
+
+/// A model that the GPU does not take is tried again; the one that it has is left alone.
+#[test]
+fn a_model_that_is_refused_disturbs_no_other() {
+    if !inside("a_model_that_is_refused_disturbs_no_other", "") {
+        return;
+    }
+    let toy = Toy::forecasting();
+    toy.add_outcome();
+    builder(
+        &toy,
+        "echo 'no such layer' >&2; echo \"$@\" >> asked; exit 1",
+    );
+    let (on_cpu, _, _) = watched(&toy, &toy.cache(""));
+    let backends = |models: &Models| models.engines().map(|e| e.backend()).collect::<Vec<_>>();
+    assert_eq!(backends(&on_cpu), ["tract", "tract"]);
+    let cache = toy.cache("").folder().to_owned();
+    let stop = CancellationToken::new();
+    let accelerator = Accelerator::new(cache, Precision::Fp32, stop);
+    let mut accelerator = accelerator.building_with(toy.folder().join("builder"));
+    let mut look = |current: &Models| {
+        accelerator.rested();
+        accelerator.look(toy.folder(), &on_cpu, current)
+    };
+    let current = look(&on_cpu).unwrap();
+    assert_eq!(backends(&current), ["tract", "tensorrt"]);
+    // The other is asked for twice more, and nothing is handed over.
+    for _ in 0..4 {
+        assert!(look(&current).is_none());
+    }
+    let asked = std::fs::read_to_string(toy.folder().join("asked")).unwrap();
+    assert_eq!(asked.lines().count(), 3, "{asked}");
+    println!("{DONE}");
+}
+
+fn copy(cache: &Cache, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for file in cache.list().unwrap() {
+        std::fs::copy(&file.path, to.join(file.path.file_name().unwrap())).unwrap();
+    }
 }
 
 /// The seventh run breaks the context: the CPU answers within the same call, and the GPU gets the model again.
@@ -439,9 +604,9 @@ fn a_gpu_that_fails_leaves_the_answer_to_the_cpu() {
     let toy = Toy::summing();
     let (gpu, cpu) = (Gpu::open().unwrap(), toy.cpu());
     let cache = toy.cache("");
-    let load = || TensorRt::load(&gpu, toy.cpu(), toy.folder(), &cache, Precision::Fp32).unwrap();
+    let load = || TensorRt::load(&gpu, toy.cpu(), toy.folder(), &cache, Precision::Fp32);
     // Four runs are the comparison's: three rows in ones, and once in fours.
-    let engine = load();
+    let engine = load().unwrap();
     let mut backends = Vec::new();
     for round in 0..5 {
         let (ours, theirs) = (ask(&engine, 1, round as f32), ask(&*cpu, 1, round as f32));
@@ -457,6 +622,15 @@ fn a_gpu_that_fails_leaves_the_answer_to_the_cpu() {
         ["tensorrt", "tensorrt", "tract", "tract", "tract"]
     );
     drop(engine);
-    assert_eq!(load().backend(), "tensorrt");
+    // The device rests, and is opened anew.
+    let began = std::time::Instant::now();
+    let again = loop {
+        match load() {
+            Ok(engine) => break engine,
+            Err(e) => assert!(began.elapsed().as_secs() < 30, "{e}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    assert_eq!(again.backend(), "tensorrt");
     println!("{DONE}");
 }

@@ -4,8 +4,11 @@
 //
 // Its engines sum. "an engine of the stand-in": `state` [batch, 8] → `values` [batch, 10], values[i][j] =
 // Σ state[i] + j, batch 1 to 22, or 4 to 8 in a second profile. "… for N" has a batch of N and no other. "… forecasting
-// for N": `features` [N, 72] → `hazard` [N, 30], `compound` [N, 5], each Σ features[i] / 1000 from 0 to 1. " off" behind
-// either adds a half to every answer.
+// for N": `features` [N, 72] → `hazard` [N, 30], `compound` [N, 5], each Σ features[i] / 1000 from 0 to 1. "… weighing for
+// N: a 3x4, b 5 -> c 2, chance 7, share 9" has these tensors: of all numbers of a row's inputs, in their order, output[j] =
+// Σ number[k]·((31·k + 17·j) mod 13 − 6) / 1000, a `chance` from 0 to 1, and every `share` 1 / Σ of the input `mask`; what
+// an output is called besides stands behind a slash: "share/positions 24x24". " off" behind any adds a half to every
+// answer.
 //
 // "Device memory" is the process's own; work goes onto the stream where the driver takes the host's functions, and is
 // done at once where it does not. It counts what is alive, and ends the process where a parent is destroyed before
@@ -22,6 +25,8 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <numeric>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -45,17 +50,49 @@ void error(char const* message)
 
 struct Column
 {
-    char const* name;
-    int64_t width;
+    std::string name;
+    std::vector<int64_t> dims;
     bool input;
+    enum Kind
+    {
+        kPLAIN,
+        kCHANCE,
+        kSHARE
+    } kind{kPLAIN};
+
+    int64_t width() const
+    {
+        return std::accumulate(dims.begin(), dims.end(), int64_t{1}, std::multiplies<int64_t>());
+    }
 };
+
+// "share/positions 24x24"
+Column column_of(std::string const& text, bool input)
+{
+    Column column{text.substr(0, text.find(' ')), {}, input};
+    for (auto const& [prefix, kind] : {std::pair{"chance/", Column::kCHANCE}, std::pair{"share/", Column::kSHARE}})
+    {
+        if (column.name.rfind(prefix, 0) == 0)
+        {
+            column.kind = kind;
+            column.name = column.name.substr(std::strlen(prefix));
+        }
+    }
+    std::istringstream dims(text.substr(text.find(' ') + 1));
+    for (std::string dim; std::getline(dims, dim, 'x');)
+    {
+        column.dims.push_back(std::atoll(dim.c_str()));
+    }
+    return column;
+}
 
 // What an engine is.
 struct Plan
 {
     std::string text;
-    std::vector<Column> columns{{"state", 8, true}, {"values", 10, false}};
+    std::vector<Column> columns{{"state", {8}, true}, {"values", {10}, false}};
     int64_t batch{-1};
+    bool weighs{false};
     float scale{1}, step{1}, least{-1e30f}, most{1e30f}, off{0};
 
     bool read()
@@ -67,9 +104,14 @@ struct Plan
         std::string rest = text.substr(sizeof kPlan - 1);
         if (rest.compare(0, 12, " forecasting") == 0)
         {
-            columns = {{"features", 72, true}, {"hazard", 30, false}, {"compound", 5, false}};
+            columns = {{"features", {72}, true}, {"hazard", {30}, false}, {"compound", {5}, false}};
             scale = 1e-3f, step = 0, least = 0, most = 1;
             rest = rest.substr(12);
+        }
+        if (rest.compare(0, 9, " weighing") == 0)
+        {
+            weighs = true;
+            rest = rest.substr(9);
         }
         int many = 0, read = 0;
         if (std::sscanf(rest.c_str(), " for %d%n", &many, &read) == 1)
@@ -77,15 +119,39 @@ struct Plan
             batch = many;
             rest = rest.substr(static_cast<std::size_t>(read));
         }
-        off = rest == " off" ? 0.5f : 0.f;
-        return rest.empty() || rest == " off";
+        if (rest.size() >= 4 && rest.substr(rest.size() - 4) == " off")
+        {
+            off = 0.5f;
+            rest = rest.substr(0, rest.size() - 4);
+        }
+        return weighs ? tensors(rest) : rest.empty();
+    }
+
+    // ": a 3x4, b 5 -> c 2"
+    bool tensors(std::string const& text)
+    {
+        auto const arrow = text.find(" -> ");
+        if (text.compare(0, 2, ": ") != 0 || arrow == std::string::npos)
+        {
+            return false;
+        }
+        columns.clear();
+        for (bool const input : {true, false})
+        {
+            std::istringstream list(input ? text.substr(2, arrow - 2) : text.substr(arrow + 4));
+            for (std::string one; std::getline(list, one, ',');)
+            {
+                columns.push_back(column_of(one.substr(one.find_first_not_of(' ')), input));
+            }
+        }
+        return true;
     }
 
     Column const& column(char const* name) const
     {
         for (auto const& column : columns)
         {
-            if (std::strcmp(column.name, name) == 0)
+            if (column.name == name)
             {
                 return column;
             }
@@ -94,22 +160,59 @@ struct Plan
         std::abort();
     }
 
+    void weigh(std::map<std::string, float*> const& at, int64_t row) const
+    {
+        std::vector<float> numbers;
+        float present = 0;
+        for (auto const& input : columns)
+        {
+            for (int64_t j = 0; j < input.width() && input.input; ++j)
+            {
+                numbers.push_back(at.at(input.name)[row * input.width() + j]);
+                present += input.name == "mask" ? numbers.back() : 0;
+            }
+        }
+        for (auto const& output : columns)
+        {
+            for (int64_t j = 0; j < output.width() && !output.input; ++j)
+            {
+                float sum = 0;
+                for (std::size_t k = 0; k < numbers.size(); ++k)
+                {
+                    auto const weight = static_cast<int64_t>((31 * k + 17 * static_cast<std::size_t>(j)) % 13) - 6;
+                    sum += numbers[k] * (static_cast<float>(weight) * 1e-3f);
+                }
+                sum = output.kind == Column::kCHANCE ? std::min(std::max(sum, 0.f), 1.f) : sum;
+                sum = output.kind == Column::kSHARE ? 1.f / present : sum;
+                at.at(output.name)[row * output.width() + j] = sum + off;
+            }
+        }
+    }
+
     void run(std::map<std::string, float*> const& at, int64_t rows) const
     {
+        for (int64_t i = 0; i < rows && weighs; ++i)
+        {
+            weigh(at, i);
+        }
+        if (weighs)
+        {
+            return;
+        }
         Column const& input = columns.front();
         for (int64_t i = 0; i < rows; ++i)
         {
             float sum = 0;
-            for (int64_t j = 0; j < input.width; ++j)
+            for (int64_t j = 0; j < input.width(); ++j)
             {
-                sum += at.at(input.name)[i * input.width + j];
+                sum += at.at(input.name)[i * input.width() + j];
             }
             for (auto const& output : columns)
             {
-                for (int64_t j = 0; j < output.width && !output.input; ++j)
+                for (int64_t j = 0; j < output.width() && !output.input; ++j)
                 {
                     float const value = sum * scale + step * static_cast<float>(j);
-                    at.at(output.name)[i * output.width + j] = std::min(std::max(value, least), most) + off;
+                    at.at(output.name)[i * output.width() + j] = std::min(std::max(value, least), most) + off;
                 }
             }
         }
@@ -156,12 +259,14 @@ struct Child
     ~Child() { --parent.count; }
 };
 
-Dims shape(int64_t rows, int64_t columns)
+Dims shape(int64_t rows, std::vector<int64_t> const& columns)
 {
     Dims dims{};
-    dims.nbDims = 2;
-    dims.d[0] = rows;
-    dims.d[1] = columns;
+    dims.d[dims.nbDims++] = rows;
+    for (int64_t const extent : columns)
+    {
+        dims.d[dims.nbDims++] = extent;
+    }
     return dims;
 }
 
@@ -251,7 +356,7 @@ public:
         return true;
     }
 
-    Dims getTensorShape(char const* name) const noexcept override { return shape(mBatch, mPlan.column(name).width); }
+    Dims getTensorShape(char const* name) const noexcept override { return shape(mBatch, mPlan.column(name).dims); }
 
     int64_t getMaxOutputSize(char const*) const noexcept override { return kMost[mProfile] * 10 * 4; }
 
@@ -304,11 +409,11 @@ public:
     int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(mPlan.columns.size()); }
     char const* getIOTensorName(int32_t index) const noexcept override
     {
-        return mPlan.columns[static_cast<std::size_t>(index)].name;
+        return mPlan.columns[static_cast<std::size_t>(index)].name.c_str();
     }
     Dims getTensorShape(char const* name) const noexcept override
     {
-        return shape(mPlan.batch, mPlan.column(name).width);
+        return shape(mPlan.batch, mPlan.column(name).dims);
     }
     DataType getTensorDataType(char const*) const noexcept override { return DataType::kFLOAT; }
     TensorLocation getTensorLocation(char const*) const noexcept override { return TensorLocation::kDEVICE; }
@@ -318,7 +423,7 @@ public:
     }
     Dims getProfileShape(char const*, int32_t profile, OptProfileSelector select) const noexcept override
     {
-        return shape(select == OptProfileSelector::kMIN ? kLeast[profile] : kMost[profile], 8);
+        return shape(select == OptProfileSelector::kMIN ? kLeast[profile] : kMost[profile], {8});
     }
     IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override
     {
