@@ -21,7 +21,7 @@ use crate::engines::Slot;
 use crate::ingest::receipts::Receipts;
 use crate::journal::{self, Journal, Reader};
 use crate::observability::Stage;
-use crate::predict::{Predictor, Scores};
+use crate::predict::{Models, Predictor, Scores};
 use crate::race::{Event, Race, TrackStatus};
 use crate::record::prediction::{LapTimePrediction, OrderPrediction, PitPrediction};
 use crate::record::{Entry, Prediction, Record, Time};
@@ -74,6 +74,9 @@ pub struct Snapshot {
     /// Name and version of what predicts, and what computes it: a model's where there is one.
     #[serde(skip)]
     pub predictor: (String, &'static str),
+    /// The models in use.
+    #[serde(skip)]
+    pub models: Models,
 }
 
 /// The fold and its predictions.
@@ -226,6 +229,7 @@ impl Live {
             order: self.order.clone(),
             scores: self.predictor.scores().clone(),
             predictor: self.predictor.who(),
+            models: self.predictor.models().clone(),
         }
     }
 
