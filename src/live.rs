@@ -25,6 +25,7 @@ use crate::predict::{Models, Predictor, Scores};
 use crate::race::{Event, Race, TrackStatus};
 use crate::record::prediction::{LapTimePrediction, OrderPrediction, PitPrediction};
 use crate::record::{Entry, Prediction, Record, Time};
+use crate::strategy::model::LapsFrom;
 
 /// Records folded between two looks at the clock.
 pub const FOLD_BATCH: usize = 8_192;
@@ -77,6 +78,9 @@ pub struct Snapshot {
     /// The models in use.
     #[serde(skip)]
     pub models: Models,
+    /// Laps of the race as the predictor knows them, and how.
+    #[serde(skip)]
+    pub laps: Option<(u16, LapsFrom)>,
 }
 
 /// The fold and its predictions.
@@ -230,6 +234,7 @@ impl Live {
             scores: self.predictor.scores().clone(),
             predictor: self.predictor.who(),
             models: self.predictor.models().clone(),
+            laps: self.predictor.laps(),
         }
     }
 

@@ -204,6 +204,7 @@ fn snapshot(seq: u64, race: &Race) -> Snapshot {
         scores: Scores::default(),
         predictor: ("floor-1".to_owned(), "cpu"),
         models: Models::none(),
+        laps: None,
     }
 }
 

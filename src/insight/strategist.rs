@@ -218,7 +218,7 @@ fn answer(
     if !race.session.session_type.is_race() {
         return Err(NoAnswer::NoRace);
     }
-    let start = Start::at(parameters, &Moment::of(race, None));
+    let start = Start::at(parameters, &Moment::of(race, snapshot.laps));
     let car = start.cars.iter().position(|c| c.number == driver_number);
     let session_key = race.session.key.unwrap_or_default();
     let question = Question {

@@ -46,6 +46,7 @@ fn snapshot(seq: u64, race: &Race) -> Arc<Snapshot> {
         scores: Scores::default(),
         predictor: (String::new(), "cpu"),
         models: Models::none(),
+        laps: None,
     })
 }
 

@@ -50,6 +50,7 @@ fn shipped() -> (Models, Arc<AtomicU64>) {
         laptime: Some(Arc::new(LapTimeModel::new(counting(LAPTIME)).unwrap())),
         outcome: Some(Arc::new(OutcomeModel::new(counting(OUTCOME)).unwrap())),
         stop: Some(Arc::new(StopModel::new(counting(FORECAST)).unwrap())),
+        policy: None,
     };
     (models, runs)
 }

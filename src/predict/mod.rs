@@ -63,8 +63,9 @@ use crate::record::Time;
 use crate::record::prediction::{
     LapTimePrediction, OrderPrediction, PitPrediction, Prediction, Provenance, Quantiles,
 };
+use crate::strategy::model::LapsFrom;
 
-use distance::{Distance, Odometer};
+use distance::{Distance, LapKm, Odometer};
 use grading::Grader;
 use models::LapTimes;
 
@@ -91,8 +92,10 @@ pub struct Predictor {
     /// Since when the race stands under red, and for how long it stood before (s).
     red_since: Option<Time>,
     suspended_s: f64,
-    /// Whether the circuit is not in the table, so that its length must be measured.
+    /// Whether this is a race, whose lap is to be measured.
     measures: bool,
+    /// Laps of this race, as of the newest prediction, and how they are known.
+    laps: Option<(u16, LapsFrom)>,
     odometer: Odometer,
     grader: Grader,
     /// The trained model of lap times, where there is one.
@@ -140,6 +143,11 @@ impl Predictor {
         self.laptimes.provenance().unwrap_or_else(floor)
     }
 
+    /// Laps of this race as they are known now, and how; none before it is about to start.
+    pub fn laps(&self) -> Option<(u16, LapsFrom)> {
+        self.laps
+    }
+
     /// The models in use.
     pub fn models(&self) -> &Models {
         self.laptimes.models()
@@ -164,6 +172,7 @@ impl Predictor {
             red_since: None,
             suspended_s: 0.0,
             measures: false,
+            laps: None,
             odometer: Odometer::default(),
             grader: Grader::default(),
             laptimes: LapTimes::new(models),
@@ -222,7 +231,7 @@ impl Predictor {
         if !view.is_race() || self.finished {
             return Vec::new();
         }
-        self.measures = !view.circuit.is_empty() && self.floor.circuit(&view.circuit).is_none();
+        self.measures = !self.odometer.is_done();
         let due = self.digest(view, events);
         self.predict(view, seq, &due, published)
     }
@@ -316,7 +325,8 @@ impl Predictor {
             .red_since
             .map_or(0.0, |t| view.clock.seconds_since(t).max(0.0));
         let suspended = self.suspended_s + standing;
-        let distance = Distance::of(view, &self.floor, self.odometer.lap_km(), suspended);
+        let distance = Distance::of(view, &self.floor, self.lap(view), suspended);
+        self.laps = Some((distance.laps, distance.laps_from));
         for car in due.ended.iter().filter_map(|n| view.car(*n)) {
             self.laptimes.lap_completed(view, car, distance.laps);
         }
@@ -332,6 +342,16 @@ impl Predictor {
             made.extend(self.predict_order(view, seq, &distance, published.order()));
         }
         made
+    }
+
+    /// What telemetry says of a lap. Against a circuit's name it is heard when it is done: the first laps are a
+    /// second long or short, as their ends come late.
+    fn lap(&self, view: &View) -> LapKm {
+        if self.odometer.is_done() || self.floor.circuit(&view.circuit).is_none() {
+            self.odometer.lap()
+        } else {
+            LapKm::Unknown
+        }
     }
 
     fn predict_lap(
