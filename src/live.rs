@@ -97,6 +97,8 @@ pub struct Live {
     /// Journalled predictions end with this many of this record.
     published: Option<(u64, usize)>,
     recall: Recall,
+    /// Whether the models of lap times and of stops had left their bands.
+    adrift: [bool; 2],
 }
 
 /// What one batch brought.
@@ -130,6 +132,7 @@ impl Live {
             order: None,
             next,
             published,
+            adrift: [false; 2],
         })
     }
 
@@ -200,6 +203,7 @@ impl Live {
             }
         }
         self.next = first + entries.len() as u64;
+        self.tell_drift();
         if !folded.predictions.is_empty() {
             let entries = folded.predictions.iter();
             self.predictions.append(
@@ -211,6 +215,20 @@ impl Live {
         // Also without news: what an earlier failure left in the buffer is tried again.
         self.predictions.commit()?;
         Ok(folded)
+    }
+
+    /// Says when a model leaves its band, and when it is back.
+    fn tell_drift(&mut self) {
+        let drift = &self.predictor.scores().drift;
+        let models = [("laptime", drift.laptime), ("stop", drift.stop)];
+        for (was, (model, now)) in self.adrift.iter_mut().zip(models) {
+            if now.adrift && !*was {
+                tracing::warn!(model, "a model drifts: {}", now.words());
+            } else if *was && !now.adrift {
+                tracing::info!(model, "the model is within its band: {}", now.words());
+            }
+            *was = now.adrift;
+        }
     }
 
     /// Takes the models that wait in the slot; whether there were any.

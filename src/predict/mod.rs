@@ -8,7 +8,7 @@
 //! | next stop | a car completes a lap | [`pit`] |
 //!
 //! [`distance`] knows how long the race is, [`grading`] scores every prediction when the truth
-//! arrives ([`scores`]), [`floor`] holds the fitted parameters, [`view`] is what is read of the race.
+//! arrives ([`scores`], [`drift`]), [`floor`] holds the fitted parameters, [`view`] is what is read of the race.
 //! Parameters come from races up to 2023 (`engines/training/floor/`), which is also where the figures
 //! on 2024 stand. Races and sprints only: in practice and qualifying nothing is predicted, because
 //! the run plan decides the next lap and the feed does not tell it.
@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod distance;
+pub mod drift;
 pub mod features;
 pub mod floor;
 pub mod form;
@@ -133,6 +134,7 @@ impl Predictor {
     /// Takes other models from the next record on, in the middle of a session, too.
     pub fn swap_models(&mut self, models: Models) {
         self.laptimes.swap(models);
+        self.grader.other_models();
         self.order_failure = None;
         self.stop_failure = None;
     }
@@ -439,6 +441,7 @@ impl Predictor {
         self.pit_made.insert(number, stop.lap);
         let mut provenance = provenance(view, seq, stop.rests_on);
         let mut yes = self.floor.pit.yes;
+        let floor = stop.within[1];
         let stop = match before.filter(|p| p.lap_number == stop.lap) {
             Some(p) => {
                 provenance.model.clone_from(&p.provenance.model);
@@ -465,7 +468,8 @@ impl Predictor {
                 None => stop,
             },
         };
-        self.grader.expect_stop(number, &stop, yes);
+        let floor = (provenance.model != MODEL).then_some(floor);
+        self.grader.expect_stop(number, &stop, yes, floor);
         let [p_within_1, p_within_2, p_within_3, p_within_5] = stop.within;
         Some(Prediction::Pit(PitPrediction {
             provenance,
