@@ -587,6 +587,13 @@ fn record_scores(scores: &Scores) {
                     .set(n.as_f64().unwrap_or_default());
                 return;
             }
+            // Whether a model is adrift.
+            serde_json::Value::Bool(holds) => {
+                let figure = path.trim_start_matches('.').to_owned();
+                gauge!("trackside_predict_score", "figure" => figure)
+                    .set(f64::from(u8::from(*holds)));
+                return;
+            }
             _ => return,
         };
         for (name, value) in inner {

@@ -21,10 +21,11 @@ use crate::engines::Slot;
 use crate::ingest::receipts::Receipts;
 use crate::journal::{self, Journal, Reader};
 use crate::observability::Stage;
-use crate::predict::{Predictor, Scores};
+use crate::predict::{Models, Predictor, Scores};
 use crate::race::{Event, Race, TrackStatus};
 use crate::record::prediction::{LapTimePrediction, OrderPrediction, PitPrediction};
 use crate::record::{Entry, Prediction, Record, Time};
+use crate::strategy::model::LapsFrom;
 
 /// Records folded between two looks at the clock.
 pub const FOLD_BATCH: usize = 8_192;
@@ -74,6 +75,12 @@ pub struct Snapshot {
     /// Name and version of what predicts, and what computes it: a model's where there is one.
     #[serde(skip)]
     pub predictor: (String, &'static str),
+    /// The models in use.
+    #[serde(skip)]
+    pub models: Models,
+    /// Laps of the race as the predictor knows them, and how.
+    #[serde(skip)]
+    pub laps: Option<(u16, LapsFrom)>,
 }
 
 /// The fold and its predictions.
@@ -90,6 +97,8 @@ pub struct Live {
     /// Journalled predictions end with this many of this record.
     published: Option<(u64, usize)>,
     recall: Recall,
+    /// Whether the models of lap times and of stops had left their bands.
+    adrift: [bool; 2],
 }
 
 /// What one batch brought.
@@ -123,6 +132,7 @@ impl Live {
             order: None,
             next,
             published,
+            adrift: [false; 2],
         })
     }
 
@@ -193,6 +203,7 @@ impl Live {
             }
         }
         self.next = first + entries.len() as u64;
+        self.tell_drift();
         if !folded.predictions.is_empty() {
             let entries = folded.predictions.iter();
             self.predictions.append(
@@ -204,6 +215,20 @@ impl Live {
         // Also without news: what an earlier failure left in the buffer is tried again.
         self.predictions.commit()?;
         Ok(folded)
+    }
+
+    /// Says when a model leaves its band, and when it is back.
+    fn tell_drift(&mut self) {
+        let drift = &self.predictor.scores().drift;
+        let models = [("laptime", drift.laptime), ("stop", drift.stop)];
+        for (was, (model, now)) in self.adrift.iter_mut().zip(models) {
+            if now.adrift && !*was {
+                tracing::warn!(model, "a model drifts: {}", now.words());
+            } else if *was && !now.adrift {
+                tracing::info!(model, "the model is within its band: {}", now.words());
+            }
+            *was = now.adrift;
+        }
     }
 
     /// Takes the models that wait in the slot; whether there were any.
@@ -226,6 +251,8 @@ impl Live {
             order: self.order.clone(),
             scores: self.predictor.scores().clone(),
             predictor: self.predictor.who(),
+            models: self.predictor.models().clone(),
+            laps: self.predictor.laps(),
         }
     }
 

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::*;
 use crate::ingest::mqtt::tests::PATIENCE;
 use crate::journal::{Journal, Options};
-use crate::predict::Scores;
+use crate::predict::{Models, Scores};
 use crate::race::Race;
 use crate::record::prediction::{LapTimePrediction, Provenance, Quantiles};
 use crate::record::{Entry, Prediction, Record, Time, decode};
@@ -203,6 +203,8 @@ fn snapshot(seq: u64, race: &Race) -> Snapshot {
         order: None,
         scores: Scores::default(),
         predictor: ("floor-1".to_owned(), "cpu"),
+        models: Models::none(),
+        laps: None,
     }
 }
 

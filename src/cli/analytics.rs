@@ -34,7 +34,7 @@ enum What {
 #[derive(clap::Args)]
 struct Options {
     /// Recordings of races: each by itself if there is one, else as a season.
-    #[arg(value_name = "FILE", required_unless_present = "data", num_args = ..=MOST_RECORDINGS)]
+    #[arg(value_name = "FILE", num_args = ..=MOST_RECORDINGS)]
     files: Vec<PathBuf>,
     /// Instead, a folder with laps/laps-*.csv.zst.
     #[arg(
@@ -64,6 +64,10 @@ struct Options {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let What::Driver(options) = &args.what;
+    ensure!(
+        options.data.is_some() || !options.files.is_empty(),
+        "name recordings of races (FILE...), or a season of published laps (--data DIR --season YEAR)"
+    );
     // Before anything is read: a wish that cannot be met is refused at once.
     let (backend, instead) = options.backend.open().context("--backend cuda")?;
     let (titles, laps): (Vec<String>, Vec<Vec<Entry>>) = match (&options.data, options.season) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::ingest::recording;
-use crate::race::Race;
+use crate::race::{Events, Race};
 use crate::record::decode;
 
 /// Folds a recording until `enough` says so, which is asked whenever something has happened; else to its end. Whether
@@ -14,6 +14,17 @@ use crate::record::decode;
 /// # Errors
 /// If the file cannot be read.
 pub fn fold(file: &Path, mut enough: impl FnMut(&Race) -> bool) -> anyhow::Result<(Race, bool)> {
+    follow(file, |race, _, events| !events.is_empty() && enough(race))
+}
+
+/// As [`fold`], but every record is shown: the state after it, its number and what it brought about.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn follow(
+    file: &Path,
+    mut enough: impl FnMut(&Race, u64, &Events) -> bool,
+) -> anyhow::Result<(Race, bool)> {
     let mut race = Race::new();
     let mut seq = 0;
     for recorded in recording::Reader::open(file)? {
@@ -26,10 +37,10 @@ pub fn fold(file: &Path, mut enough: impl FnMut(&Race) -> bool) -> anyhow::Resul
             continue;
         };
         let events = race.apply(seq, &decoded.entry);
-        seq += 1;
-        if !events.is_empty() && enough(&race) {
+        if enough(&race, seq, &events) {
             return Ok((race, true));
         }
+        seq += 1;
     }
     Ok((race, false))
 }

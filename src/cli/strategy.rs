@@ -12,9 +12,10 @@ use crate::compute::choice::NoGpu;
 use crate::compute::{Backend as _, By, Choice, Witness};
 use crate::engines::Chosen;
 use crate::inference;
-use crate::race::Race;
+use crate::predict::{Floor, Predictor};
+use crate::race::{CarStatus, Race};
 use crate::strategy::duel::{Rival, Terms, board_on};
-use crate::strategy::model::Start;
+use crate::strategy::model::{LapsFrom, Start};
 use crate::strategy::moment::Moment;
 use crate::strategy::opinion::{PIT, Policy};
 use crate::strategy::parameters::Parameters;
@@ -41,7 +42,7 @@ pub struct Args {
     /// Races that each of the best plans is tried on.
     #[arg(long, default_value_t = 2000, value_name = "N")]
     simulations: u32,
-    /// Laps of the race; without it, as many as its circuit has.
+    /// Laps of the race; without it, as telemetry measures the lap or as its circuit last had, else a guess.
     #[arg(long, value_name = "N")]
     laps: Option<NonZeroU16>,
     /// Seed of the random numbers: the same seed, the same answer.
@@ -62,9 +63,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the recording is read: a wish that cannot be met is refused at once.
     let (backend, instead) = args.backend.open().context("--backend cuda")?;
-    let race = fold(&args.file, args.lap, &args.driver)?;
+    let (race, laps) = fold(&args.file, args.lap, &args.driver)?;
     let parameters = Parameters::shipped();
-    let moment = Moment::of(&race, args.laps.map(NonZeroU16::get));
+    let told = args.laps.map(|laps| (laps.get(), LapsFrom::Told));
+    let moment = Moment::of(&race, told.or(laps));
     let start = Start::at(&parameters, &moment);
     let number = number(&race, &args.driver)?;
     let car = start
@@ -132,7 +134,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             &start.circuit
         },
         start.lap,
-        start.laps,
+        told_laps(&start),
         advice.position,
         compound_of(entrant.compound).name(),
         entrant.age,
@@ -159,8 +161,19 @@ fn policy(engines: &Chosen) -> anyhow::Result<Option<Policy>> {
     Ok(Some(Policy::new(inference::load(&folder, PIT)?.into())?))
 }
 
-/// Folds a recording until the driver has completed that lap.
-fn fold(file: &Path, lap: u16, driver: &str) -> anyhow::Result<Race> {
+/// The laps of the race, and whether that is a guess.
+fn told_laps(start: &Start) -> String {
+    match start.laps_from {
+        LapsFrom::Guess => format!("{} (a guess; --laps says it)", start.laps),
+        LapsFrom::Told | LapsFrom::Calendar | LapsFrom::Measured | LapsFrom::Circuit => {
+            start.laps.to_string()
+        }
+    }
+}
+
+/// Folds a recording until the driver has completed that lap; the laps of the race are told with it, as the daemon
+/// would know them then.
+fn fold(file: &Path, lap: u16, driver: &str) -> anyhow::Result<(Race, Option<(u16, LapsFrom)>)> {
     let reached = |race: &Race| {
         let Ok(number) = number(race, driver) else {
             return false;
@@ -170,7 +183,12 @@ fn fold(file: &Path, lap: u16, driver: &str) -> anyhow::Result<Race> {
             _ => c.laps_completed >= lap,
         })
     };
-    let (race, reached) = recorded::fold(file, reached)?;
+    // The floor alone, for its sense of distance.
+    let mut predictor = Predictor::new(Floor::shipped());
+    let (race, reached) = recorded::follow(file, |race, seq, events| {
+        predictor.observe(race, seq, events);
+        !events.is_empty() && reached(race)
+    })?;
     if reached {
         ensure!(
             race.session.session_type.is_race(),
@@ -178,12 +196,16 @@ fn fold(file: &Path, lap: u16, driver: &str) -> anyhow::Result<Race> {
             file.display(),
             race.session.session_type
         );
-        return Ok(race);
+        return Ok((race, predictor.laps()));
     }
     let number = number(&race, driver)?;
-    let done = race.car(number).map_or(0, |c| c.laps_completed);
+    let car = race.car(number);
+    let done = car.map_or(0, |c| c.laps_completed);
+    // After the flag there is nothing to plan.
+    let finished = car.is_some_and(|c| c.status == CarStatus::Finished);
+    let last = done - u16::from(finished && done > 0);
     bail!(
-        "{}: car {number} completes {done} laps in this recording; ask for --lap 0 to {done}",
+        "{}: car {number} completes {done} laps in this recording; ask for --lap 0 to {last}",
         file.display()
     )
 }
@@ -197,7 +219,9 @@ fn number(race: &Race, driver: &str) -> anyhow::Result<u8> {
         let mut known: Vec<&str> = race.cars().iter().map(|c| c.acronym.as_str()).collect();
         known.sort_unstable();
         match known.len() {
-            0 => format!("no driver {driver:?}: the recording has no cars"),
+            0 => format!(
+                "no driver {driver:?}: the file holds no cars; is it a recording of a race's feed?"
+            ),
             _ => format!(
                 "no driver {driver:?}; there are {} (or their numbers)",
                 known.join(" ")

@@ -6,7 +6,7 @@
 use super::features::Writer;
 use super::race::RaceData;
 use super::walk::Walk;
-use crate::predict::distance::Distance;
+use crate::predict::distance::{Distance, LapKm};
 use crate::predict::features::laptime::{
     LINE, LINE_COLUMNS, SECTOR, SECTOR_COLUMNS, Sector, VERSION, line, sector,
 };
@@ -66,7 +66,8 @@ pub fn samples(race: &RaceData, floor: &Floor) -> Vec<Vec<Sample>> {
                     let Some(at) = place(race, driver_number) else {
                         continue;
                     };
-                    let laps = Distance::of(view, floor, None, 0.0).laps;
+                    let length = LapKm::of_calendar(race.calendar.lap_km);
+                    let laps = Distance::of(view, floor, length, 0.0).laps;
                     let Some(made) = line(view, &view.cars[at], laps) else {
                         continue;
                     };

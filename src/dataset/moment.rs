@@ -5,6 +5,7 @@
 use super::race::{CarData, RaceData};
 use crate::compute::race_monte_carlo::Status;
 use crate::race::TrackStatus;
+use crate::strategy::model::LapsFrom;
 use crate::strategy::moment::{CarHistory, DrivenLap, Moment};
 use crate::strategy::snapshot::compound_index;
 
@@ -29,7 +30,7 @@ impl RaceData {
         let (status, status_laps) = self.status_at(now, lap);
         Some(Moment {
             circuit: self.circuit.clone(),
-            laps: self.calendar.laps,
+            laps: self.calendar.laps.map(|laps| (laps, LapsFrom::Calendar)),
             lap,
             sprint: false,
             status,

@@ -7,7 +7,7 @@ use super::form::{Entrant, PastRace};
 use super::race::{CarData, RaceData};
 use super::walk::Walk;
 use crate::predict::View;
-use crate::predict::distance::Distance;
+use crate::predict::distance::{Distance, LapKm};
 use crate::predict::features::outcome::{COLUMNS, FEATURES, Frame, MOST_CARS, VERSION, frame};
 use crate::predict::floor::Floor;
 use crate::predict::form::Form;
@@ -139,7 +139,8 @@ pub fn moments(
             return;
         }
         told = Some(lap);
-        let distance = Distance::of(view, floor, None, 0.0);
+        let lap_km = LapKm::of_calendar(race.calendar.lap_km);
+        let distance = Distance::of(view, floor, lap_km, 0.0);
         if distance.remaining(view) == 0 {
             return;
         }
@@ -168,7 +169,7 @@ pub fn grid_only(past: &PastRace, form: &Form, floor: &Floor) -> Option<Moment> 
             .collect(),
         ..View::default()
     };
-    let distance = Distance::of(&view, floor, None, 0.0);
+    let distance = Distance::of(&view, floor, LapKm::Unknown, 0.0);
     let laps = past.cars.iter().map(|c| c.laps).max().unwrap_or(0);
     Ending::of(past).moment(&view, frame(&view, &distance, form)?, laps)
 }

@@ -7,7 +7,7 @@
 use super::features::Writer;
 use super::race::{CarData, RaceData};
 use super::walk::Walk;
-use crate::predict::distance::Distance;
+use crate::predict::distance::{Distance, LapKm};
 use crate::predict::features::pit::{FEATURES, NAMES, VERSION, row};
 use crate::predict::floor::{Floor, compound_index};
 use crate::predict::pit::{self, Stop};
@@ -69,7 +69,8 @@ pub fn samples(race: &RaceData, floor: &Floor) -> Vec<Sample> {
             let (Some(car), Some(data)) = (view.car(driver_number), race.car(driver_number)) else {
                 continue;
             };
-            let distance = Distance::of(view, floor, race.calendar.lap_km, 0.0);
+            let length = LapKm::of_calendar(race.calendar.lap_km);
+            let distance = Distance::of(view, floor, length, 0.0);
             let Some(features) = row(view, car, &distance) else {
                 continue;
             };

@@ -277,6 +277,11 @@ fn a_new_version_is_checked_before_it_is_handed_over() {
     assert!(watch.look());
     let models = slot.take().unwrap();
     assert!(models.laptime.is_some() && models.stop.is_none());
+    assert!(models.policy.is_some());
+    // The strategist's network is swapped with the others.
+    write(&less.replace("name = \"pit\"", "name = \"pits\""));
+    assert!(watch.look());
+    assert!(slot.take().unwrap().policy.is_none());
 }
 
 /// What an engine on a GPU takes to be taken apart is not the fold's time.

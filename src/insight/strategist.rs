@@ -4,6 +4,9 @@
 //! not put there twice, and is judged by the newest snapshot when its turn comes. Who asks ([`Strategist::ask`]) goes
 //! first and is answered.
 //!
+//! Beside Monte Carlo's advice stands what the pit network would do, where there is one; where they disagree the answer
+//! says so, and [`OPINIONS`] counts it.
+//!
 //! Its share of the machine is bounded: after an answer that took t it rests [`REST_ON_CPU`]·t, on a GPU
 //! [`REST_ON_GPU`]·t, unless somebody asks; its threads give way to all others.
 
@@ -20,6 +23,7 @@ use crate::live::Snapshot;
 use crate::race::MAX_CARS;
 use crate::strategy::model::Start;
 use crate::strategy::moment::Moment;
+use crate::strategy::opinion::Opinion;
 use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Advice, PlannerError, Question, advise_on};
 
@@ -32,6 +36,8 @@ pub const REST_ON_GPU: u32 = 1;
 pub const MOST_ASKERS: usize = 16;
 /// Plans of an answer that are told.
 const PLANS_TOLD: usize = 5;
+/// Counter of the network's opinions; label `monte_carlo`: `agrees`, `disagrees`; `none` where it had none to give.
+pub const OPINIONS: &str = "trackside_strategy_opinions_total";
 
 /// What a car should do about its stops.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,6 +49,8 @@ pub struct StrategyInsight {
     pub seed: u64,
     #[serde(flatten)]
     pub advice: Advice,
+    /// What the pit network would do, and whether Monte Carlo agrees; none without the network.
+    pub network: Option<Opinion>,
 }
 
 /// Why there is no answer.
@@ -211,7 +219,7 @@ fn answer(
     if !race.session.session_type.is_race() {
         return Err(NoAnswer::NoRace);
     }
-    let start = Start::at(parameters, &Moment::of(race, None));
+    let start = Start::at(parameters, &Moment::of(race, snapshot.laps));
     let car = start.cars.iter().position(|c| c.number == driver_number);
     let session_key = race.session.key.unwrap_or_default();
     let question = Question {
@@ -222,6 +230,7 @@ fn answer(
     };
     let witness = Witness::of(processor);
     let mut advice = advise_on(&witness, &start, parameters, question)?;
+    let network = opinion(snapshot, &start, parameters, question.car, &advice);
     advice.plans.truncate(PLANS_TOLD);
     Ok(Arc::new(StrategyInsight {
         origin: Origin {
@@ -233,5 +242,29 @@ fn answer(
         races: question.races,
         seed: question.seed,
         advice,
+        network,
     }))
+}
+
+/// The network's opinion, by the models that the snapshot was made with. A network that fails leaves Monte Carlo's
+/// advice as it is.
+fn opinion(
+    snapshot: &Snapshot,
+    start: &Start,
+    parameters: &Parameters,
+    car: usize,
+    advice: &Advice,
+) -> Option<Opinion> {
+    let policy = snapshot.models.policy.as_ref()?;
+    let opinion = policy.opinion(start, parameters, car, Some(advice));
+    let word = match &opinion {
+        Ok(opinion) if opinion.agrees == Some(true) => "agrees",
+        Ok(_) => "disagrees",
+        Err(e) => {
+            tracing::warn!(model = policy.model().id(), "no second opinion: {e}");
+            "none"
+        }
+    };
+    metrics::counter!(OPINIONS, "monte_carlo" => word).increment(1);
+    opinion.ok()
 }

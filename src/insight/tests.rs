@@ -10,7 +10,7 @@ use crate::compute::{Choice, Processor};
 use crate::insight::strategist::{MOST_ASKERS, NoAnswer};
 use crate::journal::{self, Journal};
 use crate::live::Snapshot;
-use crate::predict::Scores;
+use crate::predict::{Models, Scores};
 use crate::race::Race;
 use crate::record::{CarData, Entry, Record, decode};
 use crate::simulator::circuit::{CIRCUITS, Line};
@@ -45,6 +45,8 @@ fn snapshot(seq: u64, race: &Race) -> Arc<Snapshot> {
         order: None,
         scores: Scores::default(),
         predictor: (String::new(), "cpu"),
+        models: Models::none(),
+        laps: None,
     })
 }
 
@@ -307,6 +309,31 @@ async fn a_question_is_answered_as_the_planner_does() {
         expected.plans[..answer.advice.plans.len()]
     );
     assert_eq!((answer.origin.seq, answer.origin.backend), (77, By::Cpu));
+    assert_eq!(answer.network, None);
+    // The same with the shipped network beside it: Monte Carlo's advice stands, and the network's is the command's.
+    let engines = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("engines");
+    let models = Models::load(&engines).unwrap();
+    let policy = models.policy.clone().expect("the network is shipped");
+    let with_network = Arc::new(Snapshot {
+        models,
+        ..Snapshot::clone(&now)
+    });
+    let second = strategist.ask(with_network, number).await.unwrap();
+    assert_eq!(second.advice, answer.advice);
+    let own = policy.opinion(&start, &parameters, question.car, Some(&expected));
+    assert_eq!(second.network, Some(own.unwrap()));
+    let said = serde_json::to_value(&*second).unwrap();
+    let agrees = said["network"]["agrees"].as_bool().unwrap();
+    assert_eq!(
+        agrees,
+        said["network"]["boxes"] == answer.advice.recommended.starts_with("box now")
+    );
+    let word = if agrees { "agrees" } else { "disagrees" };
+    let reason = said["network"]["reason"].as_str().unwrap();
+    assert!(reason.contains(&format!("Monte Carlo {word}")), "{reason}");
+    // Taken away again: from the next snapshot on there is none.
+    let third = strategist.ask(Arc::clone(&now), number).await.unwrap();
+    assert_eq!(third.network, None);
     assert_eq!(strategist.ask(now, 98).await, Err(NoAnswer::NoCar(98)));
     // It is there for all to see.
     assert!(outlets.latest.borrow().strategy.contains_key(&number));

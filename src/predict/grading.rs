@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::drift::Window;
 use super::laptime::Forecast;
 use super::pit::Stop;
 use super::scores::Scores;
@@ -36,6 +37,8 @@ pub struct Grader {
     laptime: BTreeMap<u8, VecDeque<OpenLap>>,
     pit: BTreeMap<u8, VecDeque<OpenStop>>,
     orders: [Option<OpenOrder>; 4],
+    /// Newest grades of the models of lap times and of stops.
+    newest: [Window; 2],
     scores: Scores,
 }
 
@@ -51,6 +54,8 @@ struct OpenStop {
     lap: u16,
     within_2: f64,
     says_yes: bool,
+    /// The floor's "within two laps", where a model spoke in its place.
+    floor: Option<f64>,
     planned_in_lap: u16,
     compound: Option<String>,
 }
@@ -78,8 +83,15 @@ impl Grader {
         open.push_back(OpenLap { floor, model });
     }
 
-    /// A stop was predicted, by a model whose "within two laps" is a yes from that probability on.
-    pub fn expect_stop(&mut self, car: u8, stop: &Stop, yes: f64) {
+    /// Other models answer from here on: nothing is known of them yet.
+    pub fn other_models(&mut self) {
+        self.newest = Default::default();
+        self.scores.drift = Default::default();
+    }
+
+    /// A stop was predicted, by a model whose "within two laps" is a yes from that probability on; `floor` is the
+    /// floor's probability, where it is not the floor that speaks.
+    pub fn expect_stop(&mut self, car: u8, stop: &Stop, yes: f64, floor: Option<f64>) {
         let open = self.pit.entry(car).or_default();
         if open.len() == PIT_OPEN {
             open.pop_front();
@@ -89,6 +101,7 @@ impl Grader {
             lap: stop.lap,
             within_2: stop.within[1],
             says_yes: stop.within[1] >= yes,
+            floor,
             planned_in_lap: stop.planned_in_lap,
             compound: stop.compounds.first().map(|c| c.compound.clone()),
         });
@@ -120,6 +133,9 @@ impl Grader {
     pub fn lap_completed(&mut self, view: &View, car: u8, lap: u16) {
         self.grade_laps(view, car, lap);
         self.grade_stops(view, car, lap, false);
+        let [laptime, stop] = &self.newest;
+        self.scores.drift.laptime = laptime.standing();
+        self.scores.drift.stop = stop.standing();
     }
 
     /// The session is over: what can be graded is, the rest is counted as ungraded.
@@ -152,6 +168,7 @@ impl Grader {
         };
         let truth = view.car(number).and_then(|c| c.lap(lap));
         let scores = &mut self.scores.laptime;
+        let newest = &mut self.newest[0];
         let clean = view
             .car(number)
             .is_some_and(|c| is_graded_clean(&c.laps, lap));
@@ -174,6 +191,10 @@ impl Grader {
                         scores.clean[at].add_interval(q, time);
                         scores.floor[at].add(floor[1], time);
                         scores.floor[at].add_interval(floor, time);
+                        if at == 0 && model.is_some() {
+                            let held = q[0] <= time && time <= q[2];
+                            newest.add((q[1] - time).abs(), (floor[1] - time).abs(), Some(held));
+                        }
                         scores.modelled += u64::from(model.is_some());
                         scores.baseline[at].add(baseline, time);
                     }
@@ -188,6 +209,7 @@ impl Grader {
             return;
         };
         let scores = &mut self.scores.pit;
+        let newest = &mut self.newest[1];
         open.retain(|p| {
             if p.lap + SETTLED_AFTER > lap && !finished {
                 return true;
@@ -201,6 +223,13 @@ impl Grader {
             scores
                 .within_2
                 .add(p.within_2, p.says_yes, stopped.is_some());
+            if let Some(floor) = p.floor {
+                let off = |said: f64| {
+                    let off = said - f64::from(u8::from(stopped.is_some()));
+                    off * off
+                };
+                newest.add(off(p.within_2), off(floor), None);
+            }
             let planned = p.planned_in_lap <= p.lap + 2;
             scores
                 .fixed_plan

@@ -8,7 +8,7 @@
 //! | next stop | a car completes a lap | [`pit`] |
 //!
 //! [`distance`] knows how long the race is, [`grading`] scores every prediction when the truth
-//! arrives ([`scores`]), [`floor`] holds the fitted parameters, [`view`] is what is read of the race.
+//! arrives ([`scores`], [`drift`]), [`floor`] holds the fitted parameters, [`view`] is what is read of the race.
 //! Parameters come from races up to 2023 (`engines/training/floor/`), which is also where the figures
 //! on 2024 stand. Races and sprints only: in practice and qualifying nothing is predicted, because
 //! the run plan decides the next lap and the feed does not tell it.
@@ -29,6 +29,7 @@
 
 pub mod crossing;
 pub mod distance;
+pub mod drift;
 pub mod features;
 pub mod floor;
 pub mod form;
@@ -64,9 +65,10 @@ use crate::record::Time;
 use crate::record::prediction::{
     LapTimePrediction, OrderPrediction, PitPrediction, Prediction, Provenance, Quantiles,
 };
+use crate::strategy::model::LapsFrom;
 
 use crossing::Crossing;
-use distance::{Distance, Odometer};
+use distance::{Distance, LapKm, Odometer};
 use grading::Grader;
 use models::LapTimes;
 
@@ -93,8 +95,10 @@ pub struct Predictor {
     /// Since when the race stands under red, and for how long it stood before (s).
     red_since: Option<Time>,
     suspended_s: f64,
-    /// Whether the circuit is not in the table, so that its length must be measured.
+    /// Whether this is a race, whose lap is to be measured.
     measures: bool,
+    /// Laps of this race, as of the newest prediction, and how they are known.
+    laps: Option<(u16, LapsFrom)>,
     odometer: Odometer,
     grader: Grader,
     /// The trained model of lap times, where there is one.
@@ -132,6 +136,7 @@ impl Predictor {
     /// Takes other models from the next record on, in the middle of a session, too.
     pub fn swap_models(&mut self, models: Models) {
         self.laptimes.swap(models);
+        self.grader.other_models();
         self.order_failure = None;
         self.stop_failure = None;
     }
@@ -140,6 +145,11 @@ impl Predictor {
     pub fn who(&self) -> (String, &'static str) {
         let floor = || (MODEL.to_owned(), BACKEND);
         self.laptimes.provenance().unwrap_or_else(floor)
+    }
+
+    /// Laps of this race as they are known now, and how; none before it is about to start.
+    pub fn laps(&self) -> Option<(u16, LapsFrom)> {
+        self.laps
     }
 
     /// The models in use.
@@ -166,6 +176,7 @@ impl Predictor {
             red_since: None,
             suspended_s: 0.0,
             measures: false,
+            laps: None,
             odometer: Odometer::default(),
             grader: Grader::default(),
             laptimes: LapTimes::new(models),
@@ -224,7 +235,7 @@ impl Predictor {
         if !view.is_race() || self.finished {
             return Vec::new();
         }
-        self.measures = !view.circuit.is_empty() && self.floor.circuit(&view.circuit).is_none();
+        self.measures = !self.odometer.is_done();
         let due = self.digest(view, events);
         self.predict(view, seq, &due, published)
     }
@@ -318,7 +329,8 @@ impl Predictor {
             .red_since
             .map_or(0.0, |t| view.clock.seconds_since(t).max(0.0));
         let suspended = self.suspended_s + standing;
-        let distance = Distance::of(view, &self.floor, self.odometer.lap_km(), suspended);
+        let distance = Distance::of(view, &self.floor, self.lap(view), suspended);
+        self.laps = Some((distance.laps, distance.laps_from));
         for car in due.ended.iter().filter_map(|n| view.car(*n)) {
             self.laptimes.lap_completed(view, car, distance.laps);
         }
@@ -336,6 +348,16 @@ impl Predictor {
             made.extend(self.predict_order(view, seq, &distance, published.order(), said));
         }
         made
+    }
+
+    /// What telemetry says of a lap. Against a circuit's name it is heard when it is done: the first laps are a
+    /// second long or short, as their ends come late.
+    fn lap(&self, view: &View) -> LapKm {
+        if self.odometer.is_done() || self.floor.circuit(&view.circuit).is_none() {
+            self.odometer.lap()
+        } else {
+            LapKm::Unknown
+        }
     }
 
     fn predict_lap(
@@ -423,6 +445,7 @@ impl Predictor {
         self.pit_made.insert(number, stop.lap);
         let mut provenance = provenance(view, seq, stop.rests_on);
         let mut yes = self.floor.pit.yes;
+        let floor = stop.within[1];
         let stop = match before.filter(|p| p.lap_number == stop.lap) {
             Some(p) => {
                 provenance.model.clone_from(&p.provenance.model);
@@ -449,7 +472,8 @@ impl Predictor {
                 None => stop,
             },
         };
-        self.grader.expect_stop(number, &stop, yes);
+        let floor = (provenance.model != MODEL).then_some(floor);
+        self.grader.expect_stop(number, &stop, yes, floor);
         let [p_within_1, p_within_2, p_within_3, p_within_5] = stop.within;
         Some(Prediction::Pit(PitPrediction {
             provenance,

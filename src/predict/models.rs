@@ -27,6 +27,7 @@ use super::view::{CarView, View};
 use crate::inference::tensorrt::Together;
 use crate::inference::{self, Engine, EngineError, Tensor};
 use crate::record::prediction::Quantiles;
+use crate::strategy::opinion::{PIT, Policy};
 
 /// Name of the lap time model in the manifest.
 pub const LAPTIME: &str = "laptime";
@@ -48,6 +49,9 @@ pub struct Models {
     pub stop: Option<Arc<StopModel>>,
     /// All of them on a GPU at once, beside each on its own.
     pub together: Option<Arc<Together>>,
+    /// What a car should do about its stops: the strategist's second opinion. It is asked about one car at a time,
+    /// seconds apart, and stays on the CPU.
+    pub policy: Option<Policy>,
 }
 
 impl std::fmt::Debug for Models {
@@ -59,6 +63,7 @@ impl std::fmt::Debug for Models {
             .field("laptime", &laptime)
             .field("outcome", &outcome)
             .field("stop", &stop)
+            .field("policy", &self.policy.as_ref().map(|m| m.model().id()))
             .finish()
     }
 }
@@ -82,10 +87,10 @@ impl Models {
             // Cars cross the line one after another: nobody has a batch of them to ask about.
             Ok(Some(inference::load_batches(folder, name, &[1])?.into()))
         };
-        let (laptime, outcome, stop) = std::thread::scope(|threads| {
+        let (laptime, outcome, stop, policy) = std::thread::scope(|threads| {
             let outcome = threads.spawn(|| load(OUTCOME));
             let stop = threads.spawn(|| load(FORECAST));
-            (load(LAPTIME), outcome.join(), stop.join())
+            (load(LAPTIME), outcome.join(), stop.join(), load(PIT))
         });
         let joined = |loaded: std::thread::Result<_>| {
             loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -96,6 +101,7 @@ impl Models {
             outcome: outcome.map(OutcomeModel::new).transpose()?.map(Arc::new),
             stop: stop.map(StopModel::new).transpose()?.map(Arc::new),
             together: None,
+            policy: policy?.map(Policy::new).transpose()?,
         })
     }
 
@@ -107,7 +113,10 @@ impl Models {
         &self,
         mut other: impl FnMut(&Arc<dyn Engine>) -> Result<Arc<dyn Engine>, EngineError>,
     ) -> Result<Models, EngineError> {
-        let mut moved = Models::none();
+        let mut moved = Models {
+            policy: self.policy.clone(),
+            ..Models::none()
+        };
         if let Some(model) = &self.laptime {
             moved.laptime = Some(Arc::new(LapTimeModel::new(other(&model.engine)?)?));
         }
@@ -139,7 +148,7 @@ impl Models {
         work(&engines.map(Arc::clone), &crossing::CHOICES).map(Some)
     }
 
-    /// Their engines.
+    /// The engines of what predicts.
     pub fn engines(&self) -> impl Iterator<Item = &Arc<dyn Engine>> {
         let laptime = self.laptime.as_ref().map(|m| &m.engine);
         let outcome = self.outcome.as_ref().map(|m| m.shared());
@@ -156,7 +165,8 @@ impl Models {
                 .as_ref()
                 .map(|m| m.engine().model().sha256.clone());
             let stop = m.stop.as_ref().map(|m| m.engine().model().sha256.clone());
-            [laptime, outcome, stop]
+            let policy = m.policy.as_ref().map(|m| m.model().sha256.clone());
+            [laptime, outcome, stop, policy]
         };
         ids(self) == ids(other)
     }

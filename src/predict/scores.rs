@@ -5,12 +5,16 @@
 
 use serde::Serialize;
 
+use super::drift::Drift;
+
 /// Grades of everything that was predicted in this session.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
     pub laptime: LapTimeScores,
     pub race: RaceScores,
     pub pit: PitScores,
+    /// How the models stand of late.
+    pub drift: Drift,
 }
 
 /// The next lap.

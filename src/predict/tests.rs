@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::distance::LapKm;
 use super::*;
 use crate::predict::view::{CarView, LapView};
 use crate::race::{CarStatus, Compound, SessionType};
@@ -79,7 +80,7 @@ fn events(list: &[Event]) -> Events {
 
 fn lap_of(view: &View, number: u8, sectors: u8) -> Option<laptime::Forecast> {
     let floor = Floor::shipped();
-    let distance = Distance::of(view, &floor, None, 0.0);
+    let distance = Distance::of(view, &floor, LapKm::Unknown, 0.0);
     laptime::predict(view, view.car(number).unwrap(), &distance, &floor, sectors)
 }
 
@@ -185,14 +186,19 @@ fn nothing_is_predicted_after_the_last_lap() {
     let v = race(57);
     assert_eq!(lap_of(&v, 1, 0), None);
     let floor = Floor::shipped();
-    let distance = Distance::of(&v, &floor, None, 0.0);
+    let distance = Distance::of(&v, &floor, LapKm::Unknown, 0.0);
     assert_eq!(distance.laps, 57);
     assert_eq!(order::predict(&v, &distance, &floor), None);
 }
 
 fn order_of(view: &View) -> order::Finish {
     let floor = Floor::shipped();
-    order::predict(view, &Distance::of(view, &floor, None, 0.0), &floor).unwrap()
+    order::predict(
+        view,
+        &Distance::of(view, &floor, LapKm::Unknown, 0.0),
+        &floor,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -227,7 +233,7 @@ fn stop_of(view: &View, number: u8) -> Option<pit::Stop> {
     pit::predict(
         view,
         view.car(number).unwrap(),
-        &Distance::of(view, &floor, None, 0.0),
+        &Distance::of(view, &floor, LapKm::Unknown, 0.0),
         &floor,
     )
 }

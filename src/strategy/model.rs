@@ -21,6 +21,8 @@
 //!
 //! **Invariant:** pure. The same [`Start`] and parameters give the same [`Problem`].
 
+use serde::Serialize;
+
 use super::parameters::{Circuit, Parameters};
 use crate::compute::ShapeError;
 use crate::compute::philox::BELL_SIGMA;
@@ -38,6 +40,23 @@ const MOST_WEAR_SPREAD: f64 = 0.6;
 const TWO_32: f64 = 4_294_967_296.0;
 const TWO_16: f64 = 65_536.0;
 
+/// How the laps of a race are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LapsFrom {
+    /// Somebody has said so.
+    Told,
+    /// From the lap's length in the calendar.
+    Calendar,
+    /// From the lap's length as the cars' speeds add up to it.
+    Measured,
+    /// As many as were last scheduled on this circuit, and nothing speaks against it.
+    Circuit,
+    /// From what races are like, or because the race has gone on for longer than was thought.
+    #[default]
+    Guess,
+}
+
 /// A race from which one wants to know how it goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
@@ -45,6 +64,7 @@ pub struct Start {
     pub circuit: String,
     /// Laps of the race.
     pub laps: u16,
+    pub laps_from: LapsFrom,
     /// Laps that the leader has completed: 0 on the grid.
     pub lap: u16,
     pub sprint: bool,
@@ -93,6 +113,15 @@ pub struct GridCar {
     pub qualifying_s: Option<f64>,
     /// Compound that it starts on.
     pub compound: u8,
+}
+
+/// Laps of a race of which nobody has said how long it is, after `lap` of them.
+pub(super) fn length(circuit: &Circuit, lap: u16) -> (u16, LapsFrom) {
+    if circuit.laps > lap {
+        (circuit.laps, LapsFrom::Circuit)
+    } else {
+        (TYPICAL_LAPS.max(lap + 1), LapsFrom::Guess)
+    }
 }
 
 /// Every compound.
@@ -146,13 +175,12 @@ impl Start {
                 }
             })
             .collect();
+        let told = laps.map(|laps| (laps, LapsFrom::Told));
+        let (laps, laps_from) = told.unwrap_or_else(|| length(&known, 0));
         Start {
             circuit: circuit.to_owned(),
-            laps: laps.unwrap_or(if known.laps > 0 {
-                known.laps
-            } else {
-                TYPICAL_LAPS
-            }),
+            laps,
+            laps_from,
             lap: 0,
             sprint: false,
             status: Status::Green,

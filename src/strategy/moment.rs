@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** [`Start::at`] uses no lap that a moment does not hold.
 
-use super::model::{ALL_COMPOUNDS, Entrant, Start, TYPICAL_LAPS, median, prior, reference};
+use super::model::{ALL_COMPOUNDS, Entrant, LapsFrom, Start, length, median, prior, reference};
 use super::pace::{Known, LapRow, PaceFilter};
 use super::parameters::{Circuit, Parameters};
 use crate::compute::race_monte_carlo::{Plan, Status, class};
@@ -28,8 +28,8 @@ const BLIND_GAP_S: f64 = 2.5;
 pub struct Moment {
     /// As OpenF1's `circuit_short_name` writes it.
     pub circuit: String,
-    /// Laps of the race, where they are known; else as many as were last driven here.
-    pub laps: Option<u16>,
+    /// Laps of the race and how they are known; else as many as were last driven here.
+    pub laps: Option<(u16, LapsFrom)>,
     /// Laps that the leader has completed.
     pub lap: u16,
     pub sprint: bool,
@@ -80,11 +80,8 @@ impl Start {
     /// The race as it goes on from a moment.
     pub fn at(p: &Parameters, moment: &Moment) -> Start {
         let circuit = p.circuit(&moment.circuit);
-        let laps = moment.laps.unwrap_or(if circuit.laps > 0 {
-            circuit.laps
-        } else {
-            TYPICAL_LAPS.max(moment.lap + 1)
-        });
+        let told = moment.laps;
+        let (laps, laps_from) = told.unwrap_or_else(|| length(&circuit, moment.lap));
         let mut times: Vec<f64> = moment.cars.iter().filter_map(|c| c.qualifying_s).collect();
         let middle = median(&mut times);
         let rows = rows(moment);
@@ -106,6 +103,7 @@ impl Start {
         let mut start = Start {
             circuit: moment.circuit.clone(),
             laps,
+            laps_from,
             lap: moment.lap,
             sprint: moment.sprint,
             status: moment.status,

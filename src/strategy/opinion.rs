@@ -14,7 +14,7 @@ use super::parameters::Parameters;
 use super::planner::Advice;
 use super::policy::{ACTION_NAMES, ACTIONS, STATE, legal, state};
 use super::simulation::Simulation;
-use crate::inference::{Engine, EngineError, Tensor};
+use crate::inference::{Engine, EngineError, Model, Tensor};
 
 /// Name of the network in the manifest.
 pub const PIT: &str = "pit";
@@ -64,6 +64,11 @@ impl Policy {
         model.made_for(VERSION)?;
         model.has(&[("state", &[1, STATE])], &[("values", &[1, ACTIONS])])?;
         Ok(Policy { engine })
+    }
+
+    /// What it is and where it comes from.
+    pub fn model(&self) -> &Model {
+        self.engine.model()
     }
 
     /// Values of the actions in a state (over [`SCALE_S`]).
@@ -129,7 +134,7 @@ impl Policy {
             _ => {}
         }
         Opinion {
-            model: self.engine.model().id(),
+            model: self.model().id(),
             recommended: ACTION_NAMES[best],
             boxes: boxes(best),
             gain_s,

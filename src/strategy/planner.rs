@@ -11,7 +11,7 @@
 
 use serde::Serialize;
 
-use super::model::{ModelError, Start};
+use super::model::{LapsFrom, ModelError, Start};
 use super::parameters::Parameters;
 use super::snapshot::compound_of;
 use crate::compute::race_monte_carlo::{OUT_MS, Plan, Problem, Stop, car_of, time_ms};
@@ -128,6 +128,8 @@ pub struct Advice {
     /// Laps done, and laps of the race.
     pub lap: u16,
     pub laps: u16,
+    /// How the laps of the race are known; where they are a guess, the reason says so, too.
+    pub laps_from: LapsFrom,
     pub position: usize,
     pub recommended: String,
     /// In words and numbers.
@@ -181,12 +183,13 @@ pub fn advise_on(
     parameters: &Parameters,
     question: Question,
 ) -> Result<Advice, PlannerError> {
+    // Before the car is looked at: whoever has seen the flag does not race any more either.
+    if start.lap >= start.laps {
+        return Err(PlannerError::Over(start.lap, start.laps));
+    }
     let entrant = &start.cars[question.car];
     if !entrant.running {
         return Err(PlannerError::Out(entrant.number));
-    }
-    if start.lap >= start.laps {
-        return Err(PlannerError::Over(start.lap, start.laps));
     }
     if !(16..=MAX_RACES).contains(&question.races) {
         return Err(PlannerError::Races(question.races));
@@ -238,9 +241,10 @@ fn advice(
         driver_number: start.cars[question.car].number,
         lap: start.lap,
         laps: start.laps,
+        laps_from: start.laps_from,
         position,
         recommended: best.name.clone(),
-        reason: reason(&plans[0], against.as_ref(), position, window),
+        reason: reason(&plans[0], against.as_ref(), position, window) + &doubt(start),
         against,
         window,
         plans,
@@ -521,6 +525,16 @@ fn window(first: &[(f64, Candidate)]) -> Option<Window> {
         closes: *good.last()?,
         best: best.lap,
     })
+}
+
+/// What is to be said of the race's length.
+fn doubt(start: &Start) -> String {
+    match start.laps_from {
+        LapsFrom::Guess => format!(". That the race has {} laps is a guess", start.laps),
+        LapsFrom::Told | LapsFrom::Calendar | LapsFrom::Measured | LapsFrom::Circuit => {
+            String::new()
+        }
+    }
 }
 
 fn reason(

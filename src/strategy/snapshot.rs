@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a copy of facts: nothing is estimated here.
 
+use super::model::LapsFrom;
 use super::moment::{CarHistory, DrivenLap, Moment};
 use crate::compute::race_monte_carlo::Status;
 use crate::race::{Car, CarStatus, Compound, Race, SessionType, TrackStatus};
@@ -32,8 +33,8 @@ pub const fn compound_of(index: u8) -> Compound {
 }
 
 impl Moment {
-    /// The race as it stands. `laps`: its length, where somebody knows it.
-    pub fn of(race: &Race, laps: Option<u16>) -> Moment {
+    /// The race as it stands. `laps`: its length and how it is known.
+    pub fn of(race: &Race, laps: Option<(u16, LapsFrom)>) -> Moment {
         let lap = race.leader_laps_completed();
         let (status, status_laps) = status(race, lap);
         let weather = race.weather.as_ref();

@@ -22,7 +22,7 @@ use crate::cli::say::note;
 use crate::dataset::form::{FIRST_SEASON, History, PastRace, fold};
 use crate::dataset::outcome::{Collector, Moment, grid_only, moments};
 use crate::dataset::{Faults, RaceData};
-use crate::predict::distance::Distance;
+use crate::predict::distance::{Distance, LapKm};
 use crate::predict::form::Form;
 use crate::predict::outcome::{Chances, OUTCOME, OutcomeModel};
 use crate::predict::{Floor, View, order};
@@ -273,7 +273,8 @@ impl Judge<'_> {
                 &slots,
             );
         }
-        let distance = Distance::of(view, self.floor, None, 0.0);
+        let lap = LapKm::of_calendar(self.race.calendar.lap_km);
+        let distance = Distance::of(view, self.floor, lap, 0.0);
         if let Some(finish) = order::predict(view, &distance, self.floor) {
             let of = |n: &u8| {
                 finish
