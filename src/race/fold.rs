@@ -6,7 +6,7 @@
 use super::control::ControlMessage;
 use super::event::say;
 use super::penalty::{PenaltyKind, decision};
-use super::session::MeetingName;
+use super::session::{MeetingName, is_live};
 use super::track::{Signal, signal};
 use super::{
     CarStatus, Event, Events, OfficialResult, Race, SessionType, TrackStatus, WeatherState,
@@ -42,37 +42,87 @@ impl Race {
             }
             _ => {}
         }
-        if self.session.key != Some(key) {
-            if !self.sessions.begins(record, key, &self.session) {
-                self.foreign_records += 1;
-                return events;
-            }
-            self.begin(record, key, &mut events);
+        if self.session.key != Some(key) && !self.turns(seq, entry, key, &mut events) {
+            self.foreign_records += 1;
+            return events;
         }
         self.sessions.own(record);
-        let in_time = self.tick(seq, record, &mut events);
-        if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
-            self.take(seq, entry, &mut events);
-        }
+        self.fold(seq, entry, &mut events);
         events
     }
 
-    /// Begins another session: all that was known of the one before is let go.
-    fn begin(&mut self, record: &Record, key: i32, events: &mut Events) {
+    /// Folds a record of this session.
+    fn fold(&mut self, seq: u64, entry: &Entry, events: &mut Events) {
+        let record = &entry.record;
+        let in_time = self.tick(seq, record, events);
+        if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
+            self.take(seq, entry, events);
+        }
+    }
+
+    /// A record of another session came: whether that one goes on from here. If not, the record is
+    /// folded aside.
+    fn turns(&mut self, seq: u64, entry: &Entry, key: i32, events: &mut Events) -> bool {
+        let other = self.other.as_deref();
+        let other = other
+            .filter(|o| o.session.key == Some(key))
+            .map(|o| o.clock);
+        let turns = self.sessions.begins(&entry.record, key, &self.session)
+            || self.sessions.outlasts(other, self.clock);
+        if turns {
+            self.turn_to(&entry.record, key, events);
+        } else {
+            self.fold_aside(seq, entry, key);
+        }
+        turns
+    }
+
+    /// Folds a record of a session that is not this one, in case it takes over or comes back. What is
+    /// held of a third session gives way only to one that keeps coming.
+    fn fold_aside(&mut self, seq: u64, entry: &Entry, key: i32) {
+        let held = self.other.as_ref().map(|o| o.session.key);
+        if held != Some(Some(key)) {
+            let room = held.is_none() || self.sessions.keep_coming();
+            if !room || !is_live(&entry.record) {
+                return;
+            }
+            self.other = Some(Box::new(self.opened(&entry.record, key)));
+        }
+        if let Some(other) = &mut self.other {
+            other.seq = seq;
+            other.fold(seq, entry, &mut Events::new());
+            self.sessions.heard_aside(other.clock);
+        }
+    }
+
+    /// A session of which nothing was folded yet, with what was announced of it.
+    fn opened(&self, record: &Record, key: i32) -> Race {
         let mut session = self.sessions.session(key).cloned().unwrap_or_default();
         session.key = Some(key);
         session.meeting_key = meeting_key(record).or(session.meeting_key);
-        if let Some(meeting) = &self.sessions.meeting {
-            session.meet(meeting);
-        }
-        let mut sessions = std::mem::take(&mut self.sessions);
-        sessions.begun();
-        *self = Race {
-            seq: self.seq,
+        Race {
             session,
-            sessions,
             ..Race::new()
+        }
+    }
+
+    /// Goes on with another session. The one before is kept aside if it was alive.
+    fn turn_to(&mut self, record: &Record, key: i32, events: &mut Events) {
+        let (next, third) = match self.other.take() {
+            Some(held) if held.session.key == Some(key) => (*held, None),
+            held => (self.opened(record, key), held),
         };
+        let mut before = std::mem::replace(self, next);
+        self.seq = before.seq;
+        self.sessions = std::mem::take(&mut before.sessions);
+        if let Some(meeting) = &self.sessions.meeting {
+            self.session.meet(meeting);
+        }
+        self.other = match self.sessions.alive {
+            true => Some(Box::new(before)),
+            false => third,
+        };
+        self.sessions.begun();
         say(events, Event::SessionChanged { session_key: key });
     }
 

@@ -4,6 +4,7 @@ mod hand;
 mod races;
 mod robustness;
 mod seasons;
+mod strangers;
 mod track;
 
 use std::collections::BTreeMap;
