@@ -3,7 +3,7 @@
 //! **Invariant:** what streams takes the short way: a table look-up and a handful of stores. Only a
 //! record that changes something rare (a lap, race control, a new session) goes further.
 
-use super::control::ControlMessage;
+use super::control::{ControlMessage, says_over};
 use super::event::say;
 use super::penalty::{PenaltyKind, decision};
 use super::session::{MeetingName, is_live};
@@ -155,7 +155,7 @@ impl Race {
             }
         }
         if matches!(self.finish.deadline, Some(t) if t < self.clock) {
-            self.give_up_the_rest(events);
+            self.close_race(events);
         }
         date <= self.clock
     }
@@ -296,13 +296,14 @@ impl Race {
         if !is_race {
             return;
         }
+        let closed = self.finish.closed;
         let car = &mut self.cars[i];
         if progress.moved {
             car.heard.has_started = true;
             car.heard.leader_laps = self.finish.leader_laps.max(car.laps_completed);
             car.heard.standing_since = None;
             match car.status {
-                CarStatus::Retired if self.finish.winner_line.is_none() => {
+                CarStatus::Retired if self.finish.winner_line.is_none() && !closed => {
                     car.status = CarStatus::OnTrack;
                     say(
                         events,
@@ -311,7 +312,7 @@ impl Race {
                         },
                     );
                 }
-                CarStatus::NotStarted => car.status = CarStatus::OnTrack,
+                CarStatus::NotStarted if !closed => car.status = CarStatus::OnTrack,
                 _ => {}
             }
         }
@@ -324,6 +325,9 @@ impl Race {
         }
         if progress.completed.is_some() {
             self.after_completion(i, events);
+        }
+        if closed {
+            self.adopt_result(i, events);
         }
     }
 
@@ -398,6 +402,8 @@ impl Race {
         }
         if signal == Some(Signal::Chequered) {
             self.flag(t, events);
+        } else if is_race && self.finish.flag.is_none() && says_over(&text) {
+            self.close_after(t);
         }
         if let Some(decision) = decision(&text, r.flag.as_deref()) {
             self.decide(decision, &text, t, events);
@@ -409,7 +415,12 @@ impl Race {
         if kind.is_race() {
             self.session.chequered = Some(self.session.chequered.map_or(t, |held| held.min(t)));
             self.finish.flag = self.session.chequered;
-            return self.settle_finish(events);
+            self.settle_finish(events);
+            if self.finish.winner_line.is_none() {
+                // Should the last lap of all be lost.
+                self.close_after(t);
+            }
+            return;
         }
         self.session.chequered = self.session.chequered.max(Some(t));
         let last_part =
@@ -438,10 +449,13 @@ impl Race {
                 driver_number: r.driver_number,
             },
         );
-        if self.session.session_type.is_race() && self.finish.winner_line.is_some() {
-            self.give_up_the_rest(events);
+        if !self.session.session_type.is_race() {
+            return self.end_session(events);
         }
-        self.end_session(events);
+        let told = self.cars.iter().filter(|c| c.official.is_some()).count();
+        if self.finish.winner_line.is_some() || self.finish.closed || 2 * told > self.cars.len() {
+            self.close_race(events);
+        }
     }
 
     /// Does something to the track and tells of a change of status.

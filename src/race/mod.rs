@@ -15,7 +15,7 @@
 //! | [`track`] | track status and its history |
 //! | [`control`], [`penalty`] | race control's messages; investigations and penalties read from them |
 //! | [`weather`] | the latest weather |
-//! | [`finish`] | retirement and the chequered flag |
+//! | [`finish`] | retirement, the chequered flag, and the end of a race whose feed has holes |
 //! | [`qualifying`] | the parts of qualifying and the best laps in them |
 //! | [`classification`] | the order, and what a summary writes |
 //! | [`fold`] | one record into the state |

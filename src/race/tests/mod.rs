@@ -1,6 +1,7 @@
 //! The fold against recordings of real races, and against sessions written by hand.
 
 mod hand;
+mod holes;
 mod races;
 mod robustness;
 mod seasons;
