@@ -113,6 +113,13 @@ pub(super) struct Heard {
     pub leader_laps: u16,
     /// Whether the car has been under way since the start or the last red flag.
     pub under_way: bool,
+    /// Whether it has been under way at all since the start.
+    pub raced: bool,
+    /// When telemetry last had it under way.
+    pub moving: Option<Time>,
+    /// The lap that was last told to be over without a line time that could be worked out, and when:
+    /// the word of it, or a guess where none came.
+    pub over_by: Option<(u16, Time)>,
     /// Since when it has stood still after that.
     pub standing_since: Option<Time>,
     pub has_started: bool,
@@ -230,6 +237,8 @@ impl Car {
         match r.speed {
             Some(v) if v >= UNDER_WAY_KMH => {
                 self.heard.under_way = racing;
+                self.heard.raced |= racing;
+                self.heard.moving = Some(r.date);
                 self.heard.standing_since = None;
             }
             Some(0) if self.heard.under_way && self.heard.standing_since.is_none() => {

@@ -5,8 +5,14 @@
 //! approximate) and neither has a penalty to serve, the feed's own positions decide. Penalties that
 //! race control announced stand beside it, unserved ones also as the order that they would give
 //! ([`ClassificationRow::corrected_position`]); the feed's last position stands there too
-//! ([`ClassificationRow::feed_position`]). The official result, when it comes, is kept beside all
-//! this and never instead of it.
+//! ([`ClassificationRow::feed_position`]). The official result, when it comes, decides laps and status
+//! ([`super::finish`]), and with the status who is not classified; the order of the others stays that
+//! on the road.
+//!
+//! A car whose last line time the feed lost is put among those of as many laps by the best there is:
+//! when its last lap was told to be over, its official gap, a guess from the start of the lap and the
+//! lap before. No such guess puts it ahead of or behind a car that has no penalty against what the
+//! official positions say, or the feed's where there are none. Its line time and gap stay unknown.
 //!
 //! These are three orders, and a race with time penalties shows it. Zandvoort 2023: on the road car
 //! 11 crossed the line 3rd before car 10, and 22, 40, 20, 77 were 13th to 16th. The feed's positions
@@ -22,7 +28,7 @@ use std::cmp::Ordering;
 
 use serde::{Serialize, Serializer};
 
-use super::{Car, CarStatus, Race, StatusChange};
+use super::{Car, CarStatus, Events, Race, StatusChange};
 use crate::record::{Gap, OneOrEach, SessionResult, Time};
 
 /// Line times closer than this (s) do not decide an order by themselves.
@@ -94,6 +100,9 @@ pub struct ClassificationRow {
 pub struct OfficialResult {
     /// `None` where it was not classified.
     pub position: Option<u8>,
+    /// How its race ended, where the row tells.
+    #[serde(skip)]
+    pub ending: Option<CarStatus>,
     pub laps: Option<u16>,
     pub points: Option<f64>,
     pub dnf: bool,
@@ -104,6 +113,20 @@ pub struct OfficialResult {
     pub gap_to_leader: Option<Gap>,
     #[serde(skip)]
     pub version: Option<i64>,
+}
+
+/// How the row says that the race ended. A car that started and did not stop and yet has no position
+/// was disqualified after the race, though the row's own flag may not say so (Austin 2023, Spa 2024).
+fn ending(r: &SessionResult) -> Option<CarStatus> {
+    match (r.dsq, r.dns, r.dnf) {
+        (Some(true), _, _) => Some(CarStatus::Disqualified),
+        (_, Some(true), _) => Some(CarStatus::NotStarted),
+        (_, _, Some(true)) => Some(CarStatus::Retired),
+        (None, None, None) => None,
+        _ if r.position.is_some() => Some(CarStatus::Finished),
+        (Some(false), Some(false), Some(false)) => Some(CarStatus::Disqualified),
+        _ => None,
+    }
 }
 
 fn last<T: Copy>(value: &Option<OneOrEach<T>>) -> Option<T> {
@@ -118,6 +141,7 @@ impl OfficialResult {
     pub(super) fn of(r: &SessionResult, version: Option<i64>) -> OfficialResult {
         OfficialResult {
             position: r.position,
+            ending: ending(r),
             laps: r.number_of_laps,
             points: r.points,
             dnf: r.dnf == Some(true),
@@ -149,13 +173,23 @@ pub struct PitRow {
 }
 
 impl Race {
-    /// Every car, best first: on the road as it stands now.
+    /// Every car, best first: on the road as it stands now. A race that has fallen silent is listed as
+    /// if it had ended.
     pub fn classification(&self) -> Vec<ClassificationRow> {
+        if !self.has_fallen_silent() {
+            return self.rows();
+        }
+        let mut ended = self.clone();
+        ended.close_race(&mut Events::new());
+        ended.rows()
+    }
+
+    fn rows(&self) -> Vec<ClassificationRow> {
         let cars = self.classified();
         let most = self.leader_laps_completed();
-        let winner = cars.first().and_then(|c| line(c));
+        let winner = cars.first().and_then(|p| p.car.line());
         let corrected = self.corrected(&cars);
-        let row = |(i, car): (usize, &&Car)| ClassificationRow {
+        let row = |(i, &Placed { car, .. }): (usize, &Placed)| ClassificationRow {
             position: i as u8 + 1,
             driver_number: car.driver_number,
             laps: car.laps_completed,
@@ -171,8 +205,9 @@ impl Race {
                 .position(|d| *d == car.driver_number)
                 .map_or(i as u8 + 1, |p| p as u8 + 1),
             feed_position: car.position,
-            line: line(car),
-            gap_s: line(car)
+            line: car.line(),
+            gap_s: car
+                .line()
                 .zip(winner)
                 .filter(|_| car.laps_completed == most)
                 .map(|(t, w)| t.seconds_since(w)),
@@ -183,40 +218,44 @@ impl Race {
         cars.iter().enumerate().map(row).collect()
     }
 
-    fn classified(&self) -> Vec<&Car> {
-        let mut cars: Vec<&Car> = self.cars.iter().collect();
+    fn classified(&self) -> Vec<Placed<'_>> {
+        let placed = |car, at| Placed { car, at };
         if !self.session.session_type.is_race() {
+            let mut cars: Vec<&Car> = self.cars.iter().collect();
             let key = |c: &Car| self.timed_key(c);
             cars.sort_by(|a, b| {
                 compare(key(a), key(b)).then(a.driver_number.cmp(&b.driver_number))
             });
-            return cars;
+            return cars.into_iter().map(|c| placed(c, c.line())).collect();
         }
-        cars.sort_by(|a, b| {
-            compare(road_key(a, 0.0), road_key(b, 0.0)).then(a.driver_number.cmp(&b.driver_number))
-        });
-        // One pass settles a pair; a row of cars that close would need as many as it is long.
-        for _ in 0..cars.len() {
-            let mut settled = true;
-            for i in 1..cars.len() {
-                if feed_disagrees(cars[i - 1], cars[i]) {
-                    cars.swap(i - 1, i);
-                    settled = false;
-                }
-            }
-            if settled {
-                break;
-            }
+        let timed = |c: &Car| c.line().is_some() || c.laps_completed == 0;
+        let (timed, lost): (Vec<&Car>, Vec<&Car>) = self.cars.iter().partition(|c| timed(c));
+        let timed = timed.into_iter().map(|c| placed(c, c.line()));
+        let mut cars = by_line_times(timed.collect());
+        let start = self.official_start();
+        let lost = lost.into_iter().map(|c| placed(c, near_line(c, start)));
+        for car in by_line_times(lost.collect()) {
+            put_among(&mut cars, car);
         }
         cars
     }
 
+    /// What the official gaps count from: the line time less the gap, of the car in the middle of all,
+    /// as some may have got or been spared seconds that nobody announced.
+    fn official_start(&self) -> Time {
+        let start = |c: &Car| Some(c.line()?.plus_seconds(-official_gap_s(c)?));
+        let mut starts: Vec<Time> = self.cars.iter().filter_map(start).collect();
+        starts.sort();
+        starts.get(starts.len() / 2).copied().unwrap_or_default()
+    }
+
     /// Driver numbers in the order that unserved penalties would give.
-    fn corrected(&self, road: &[&Car]) -> Vec<u8> {
+    fn corrected(&self, road: &[Placed]) -> Vec<u8> {
         let mut keyed: Vec<((u8, u16, f64), u8)> = Vec::with_capacity(road.len());
         let mut ahead = (0, 0, 0.0);
-        for car in road {
-            let mut key = road_key(car, car.penalty_s);
+        for placed in road {
+            let car = placed.car;
+            let mut key = road_key(placed, car.penalty_s);
             if car.penalty_s == 0.0 {
                 // Whom no penalty concerns keeps the order on the road, ties settled as they were.
                 if compare(key, ahead) == Ordering::Less {
@@ -246,15 +285,22 @@ impl Race {
         (2, 0, best)
     }
 
-    /// Every stint, by car and number, as last told.
+    /// Every stint, by car and number, as last told. Its last versions may be lost: it ends no sooner
+    /// than the next one begins, and the last one not before the car has.
     pub fn stint_rows(&self) -> Vec<StintRow> {
         let rows = self.cars.iter().flat_map(|c| {
-            c.stints.iter().map(|s| StintRow {
+            let until = |i: usize| match c.stints.get(i + 1) {
+                Some(next) if next.number == c.stints[i].number + 1 => next.lap_start.max(1) - 1,
+                Some(_) => 0,
+                None if c.status.runs() => 0,
+                None => c.laps_completed,
+            };
+            c.stints.iter().enumerate().map(move |(i, s)| StintRow {
                 driver_number: c.driver_number,
                 stint_number: s.number,
                 compound: s.compound,
                 lap_start: s.lap_start,
-                lap_end: s.lap_end,
+                lap_end: s.lap_end.max(until(i)),
             })
         });
         sorted(rows)
@@ -283,23 +329,114 @@ fn sorted<T: Ord>(rows: impl Iterator<Item = T>) -> Vec<T> {
     rows
 }
 
-fn line(car: &Car) -> Option<Time> {
-    car.last_completed().and_then(|l| l.ended)
+/// A car in its place.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    car: &'a Car,
+    /// When it ended its last lap, as near as can be told.
+    at: Option<Time>,
 }
 
-/// Group, laps left behind, line time with `penalty_s` added.
-fn road_key(car: &Car, penalty_s: f64) -> (u8, u16, f64) {
-    let group = match car.status {
+/// Seconds that the official result puts the car behind the winner, unserved penalties left out.
+fn official_gap_s(car: &Car) -> Option<f64> {
+    let official = car.official.as_ref()?;
+    let gap = match official.position {
+        Some(1) => 0.0,
+        _ => official.gap_to_leader?.seconds()?,
+    };
+    (car.status == CarStatus::Finished).then_some(gap - car.penalty_s)
+}
+
+/// When a car without a line time ended its last lap, as near as can be told; official gaps count
+/// from `start`.
+fn near_line(car: &Car, start: Time) -> Option<Time> {
+    let told = car
+        .last_completed()
+        .is_some_and(super::LapState::is_complete);
+    let heard = car.crossed();
+    let gap = || official_gap_s(car).map(|s| start.plus_seconds(s));
+    heard
+        .filter(|_| told)
+        .or_else(gap)
+        .or(heard)
+        .or_else(|| car.guessed_end(car.laps_completed))
+}
+
+fn by_line_times(mut cars: Vec<Placed>) -> Vec<Placed> {
+    cars.sort_by(|a, b| {
+        compare(road_key(a, 0.0), road_key(b, 0.0))
+            .then(a.car.driver_number.cmp(&b.car.driver_number))
+    });
+    // One pass settles a pair; a row of cars that close would need as many as it is long.
+    for _ in 0..cars.len() {
+        let mut settled = true;
+        for i in 1..cars.len() {
+            if feed_disagrees(cars[i - 1].car, cars[i].car) {
+                cars.swap(i - 1, i);
+                settled = false;
+            }
+        }
+        if settled {
+            break;
+        }
+    }
+    cars
+}
+
+/// Puts a car without a line time among those of as many laps.
+fn put_among<'a>(cars: &mut Vec<Placed<'a>>, mut new: Placed<'a>) {
+    let rank = |p: &Placed| (group(p.car), u16::MAX - p.car.laps_completed);
+    let first = cars.partition_point(|p| rank(p) < rank(&new));
+    let end = cars.partition_point(|p| rank(p) <= rank(&new));
+    let peers = &cars[first..end];
+    let later = |p: &Placed| matches!((p.at, new.at), (Some(a), Some(b)) if a > b);
+    let by_time = peers.iter().position(later).unwrap_or(peers.len());
+    let clean = |c: &Car| c.status == CarStatus::Finished && c.penalty_s == 0.0;
+    // Of a penalised car of which no time is known a place after the penalty says more than none.
+    let lost = new.at.is_none() && new.car.status == CarStatus::Finished;
+    let ranked = |p: &Placed| (lost || clean(new.car)) && clean(p.car);
+    let is_ahead = |p: &Placed| ranked(p) && outranks(p.car, new.car);
+    let is_behind = |p: &Placed| ranked(p) && outranks(new.car, p.car);
+    let ahead = peers.iter().rposition(is_ahead);
+    let behind = peers.iter().position(is_behind);
+    let (from, to) = (ahead.map_or(0, |i| i + 1), behind.unwrap_or(peers.len()));
+    let i = match from <= to {
+        true => by_time.clamp(from, to),
+        false => by_time,
+    };
+    // Its time is to agree with its place.
+    let before = i.checked_sub(1).and_then(|i| peers[i].at);
+    let after = peers.get(i).and_then(|p| p.at);
+    let at = new.at.or(before).or(after).max(before);
+    new.at = after.map_or(at, |t| at.min(Some(t)));
+    cars.insert(first + i, new);
+}
+
+/// Whether the official positions put `a` ahead of `b`, or the feed's where there are none.
+fn outranks(a: &Car, b: &Car) -> bool {
+    let official = |c: &Car| c.official.as_ref().and_then(|o| o.position);
+    let by_result = official(a).zip(official(b));
+    let by_feed = || a.position.zip(b.position);
+    by_result.or_else(by_feed).is_some_and(|(p, q)| p < q)
+}
+
+const fn group(car: &Car) -> u8 {
+    match car.status {
         CarStatus::Disqualified => 2,
         CarStatus::NotStarted => 1,
         _ => 0,
-    };
-    let at = match line(car) {
+    }
+}
+
+/// Group, laps left behind, line time with `penalty_s` added.
+fn road_key(placed: &Placed, penalty_s: f64) -> (u8, u16, f64) {
+    let car = placed.car;
+    let at = match placed.at {
         Some(t) => t.plus_seconds(penalty_s).micros() as f64,
         // No lap yet: as the cars run.
         None => NO_LINE + f64::from(car.position.or(car.grid).unwrap_or(u8::MAX)),
     };
-    (group, u16::MAX - car.laps_completed, at)
+    (group(car), u16::MAX - car.laps_completed, at)
 }
 
 fn compare(a: (u8, u16, f64), b: (u8, u16, f64)) -> Ordering {
@@ -308,7 +445,7 @@ fn compare(a: (u8, u16, f64), b: (u8, u16, f64)) -> Ordering {
 
 fn feed_disagrees(ahead: &Car, behind: &Car) -> bool {
     let home = |c: &Car| c.status == CarStatus::Finished && c.penalty_s == 0.0;
-    let (Some(a), Some(b)) = (line(ahead), line(behind)) else {
+    let (Some(a), Some(b)) = (ahead.line(), behind.line()) else {
         return false;
     };
     home(ahead)

@@ -64,6 +64,19 @@ impl ControlMessage {
     }
 }
 
+/// Whether a message says that the session is over, other than by the flag: `SESSION FINISHED`, `RACE
+/// WILL NOT BE RESUMED`.
+pub(super) fn says_over(message: &str) -> bool {
+    let starts = |text: &str| message.starts_with(text);
+    let ends = |text: &str| message.ends_with(text);
+    (starts("SESSION") || starts("RACE"))
+        && (ends(" FINISHED")
+            || ends(" FINALISED")
+            || ends(" ENDED")
+            || message.contains(" WILL NOT BE RESUMED")
+            || message.contains(" WILL NOT RESUME"))
+}
+
 /// Most cars that a message names.
 pub const MAX_NAMED: usize = 8;
 

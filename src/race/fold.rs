@@ -3,10 +3,10 @@
 //! **Invariant:** what streams takes the short way: a table look-up and a handful of stores. Only a
 //! record that changes something rare (a lap, race control, a new session) goes further.
 
-use super::control::ControlMessage;
+use super::control::{ControlMessage, says_over};
 use super::event::say;
 use super::penalty::{PenaltyKind, decision};
-use super::session::MeetingName;
+use super::session::{MeetingName, is_live};
 use super::track::{Signal, signal};
 use super::{
     CarStatus, Event, Events, OfficialResult, Race, SessionType, TrackStatus, WeatherState,
@@ -42,37 +42,87 @@ impl Race {
             }
             _ => {}
         }
-        if self.session.key != Some(key) {
-            if !self.sessions.begins(record, key, &self.session) {
-                self.foreign_records += 1;
-                return events;
-            }
-            self.begin(record, key, &mut events);
+        if self.session.key != Some(key) && !self.turns(seq, entry, key, &mut events) {
+            self.foreign_records += 1;
+            return events;
         }
         self.sessions.own(record);
-        let in_time = self.tick(seq, record, &mut events);
-        if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
-            self.take(seq, entry, &mut events);
-        }
+        self.fold(seq, entry, &mut events);
         events
     }
 
-    /// Begins another session: all that was known of the one before is let go.
-    fn begin(&mut self, record: &Record, key: i32, events: &mut Events) {
+    /// Folds a record of this session.
+    fn fold(&mut self, seq: u64, entry: &Entry, events: &mut Events) {
+        let record = &entry.record;
+        let in_time = self.tick(seq, record, events);
+        if in_time || !record.kind().streams() && !matches!(record, Record::Position(_)) {
+            self.take(seq, entry, events);
+        }
+    }
+
+    /// A record of another session came: whether that one goes on from here. If not, the record is
+    /// folded aside.
+    fn turns(&mut self, seq: u64, entry: &Entry, key: i32, events: &mut Events) -> bool {
+        let other = self.other.as_deref();
+        let other = other
+            .filter(|o| o.session.key == Some(key))
+            .map(|o| o.clock);
+        let turns = self.sessions.begins(&entry.record, key, &self.session)
+            || self.sessions.outlasts(other, self.clock);
+        if turns {
+            self.turn_to(&entry.record, key, events);
+        } else {
+            self.fold_aside(seq, entry, key);
+        }
+        turns
+    }
+
+    /// Folds a record of a session that is not this one, in case it takes over or comes back. What is
+    /// held of a third session gives way only to one that keeps coming.
+    fn fold_aside(&mut self, seq: u64, entry: &Entry, key: i32) {
+        let held = self.other.as_ref().map(|o| o.session.key);
+        if held != Some(Some(key)) {
+            let room = held.is_none() || self.sessions.keep_coming();
+            if !room || !is_live(&entry.record) {
+                return;
+            }
+            self.other = Some(Box::new(self.opened(&entry.record, key)));
+        }
+        if let Some(other) = &mut self.other {
+            other.seq = seq;
+            other.fold(seq, entry, &mut Events::new());
+            self.sessions.heard_aside(other.clock);
+        }
+    }
+
+    /// A session of which nothing was folded yet, with what was announced of it.
+    fn opened(&self, record: &Record, key: i32) -> Race {
         let mut session = self.sessions.session(key).cloned().unwrap_or_default();
         session.key = Some(key);
         session.meeting_key = meeting_key(record).or(session.meeting_key);
-        if let Some(meeting) = &self.sessions.meeting {
-            session.meet(meeting);
-        }
-        let mut sessions = std::mem::take(&mut self.sessions);
-        sessions.begun();
-        *self = Race {
-            seq: self.seq,
+        Race {
             session,
-            sessions,
             ..Race::new()
+        }
+    }
+
+    /// Goes on with another session. The one before is kept aside if it was alive.
+    fn turn_to(&mut self, record: &Record, key: i32, events: &mut Events) {
+        let (next, third) = match self.other.take() {
+            Some(held) if held.session.key == Some(key) => (*held, None),
+            held => (self.opened(record, key), held),
         };
+        let mut before = std::mem::replace(self, next);
+        self.seq = before.seq;
+        self.sessions = std::mem::take(&mut before.sessions);
+        if let Some(meeting) = &self.sessions.meeting {
+            self.session.meet(meeting);
+        }
+        self.other = match self.sessions.alive {
+            true => Some(Box::new(before)),
+            false => third,
+        };
+        self.sessions.begun();
         say(events, Event::SessionChanged { session_key: key });
     }
 
@@ -105,7 +155,7 @@ impl Race {
             }
         }
         if matches!(self.finish.deadline, Some(t) if t < self.clock) {
-            self.give_up_the_rest(events);
+            self.close_race(events);
         }
         date <= self.clock
     }
@@ -246,13 +296,14 @@ impl Race {
         if !is_race {
             return;
         }
+        let closed = self.finish.closed;
         let car = &mut self.cars[i];
         if progress.moved {
             car.heard.has_started = true;
             car.heard.leader_laps = self.finish.leader_laps.max(car.laps_completed);
             car.heard.standing_since = None;
             match car.status {
-                CarStatus::Retired if self.finish.winner_line.is_none() => {
+                CarStatus::Retired if self.finish.winner_line.is_none() && !closed => {
                     car.status = CarStatus::OnTrack;
                     say(
                         events,
@@ -261,7 +312,7 @@ impl Race {
                         },
                     );
                 }
-                CarStatus::NotStarted => car.status = CarStatus::OnTrack,
+                CarStatus::NotStarted if !closed => car.status = CarStatus::OnTrack,
                 _ => {}
             }
         }
@@ -274,6 +325,9 @@ impl Race {
         }
         if progress.completed.is_some() {
             self.after_completion(i, events);
+        }
+        if closed {
+            self.adopt_result(i, events);
         }
     }
 
@@ -348,6 +402,8 @@ impl Race {
         }
         if signal == Some(Signal::Chequered) {
             self.flag(t, events);
+        } else if is_race && self.finish.flag.is_none() && says_over(&text) {
+            self.close_after(t);
         }
         if let Some(decision) = decision(&text, r.flag.as_deref()) {
             self.decide(decision, &text, t, events);
@@ -359,7 +415,12 @@ impl Race {
         if kind.is_race() {
             self.session.chequered = Some(self.session.chequered.map_or(t, |held| held.min(t)));
             self.finish.flag = self.session.chequered;
-            return self.settle_finish(events);
+            self.settle_finish(events);
+            if self.finish.winner_line.is_none() {
+                // Should the last lap of all be lost.
+                self.close_after(t);
+            }
+            return;
         }
         self.session.chequered = self.session.chequered.max(Some(t));
         let last_part =
@@ -388,10 +449,13 @@ impl Race {
                 driver_number: r.driver_number,
             },
         );
-        if self.session.session_type.is_race() && self.finish.winner_line.is_some() {
-            self.give_up_the_rest(events);
+        if !self.session.session_type.is_race() {
+            return self.end_session(events);
         }
-        self.end_session(events);
+        let told = self.cars.iter().filter(|c| c.official.is_some()).count();
+        if self.finish.winner_line.is_some() || self.finish.closed || 2 * told > self.cars.len() {
+            self.close_race(events);
+        }
     }
 
     /// Does something to the track and tells of a change of status.

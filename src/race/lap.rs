@@ -182,6 +182,9 @@ impl Car {
         }
         if over {
             self.complete(i, seq, track, events);
+            if self.laps[i].ended.is_none() {
+                self.heard.over_by = Some((number, clock));
+            }
             progress.completed = progress.completed.max(Some(number));
             progress.moved = true;
         } else if self.laps[i].completed_seq.is_none() {

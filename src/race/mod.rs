@@ -15,7 +15,7 @@
 //! | [`track`] | track status and its history |
 //! | [`control`], [`penalty`] | race control's messages; investigations and penalties read from them |
 //! | [`weather`] | the latest weather |
-//! | [`finish`] | retirement and the chequered flag |
+//! | [`finish`] | retirement, the chequered flag, and the end of a race whose feed has holes |
 //! | [`qualifying`] | the parts of qualifying and the best laps in them |
 //! | [`classification`] | the order, and what a summary writes |
 //! | [`fold`] | one record into the state |
@@ -109,6 +109,9 @@ pub struct Race {
     sessions: session::Known,
     #[serde(skip)]
     finish: finish::Finish,
+    /// The session before, should it go on, or one that may take over; it has no other of its own.
+    #[serde(skip)]
+    other: Option<Box<Race>>,
 }
 
 /// Where each driver number sits in the list of cars.
@@ -145,6 +148,7 @@ impl Race {
             gate: clock::Gate::default(),
             sessions: session::Known::default(),
             finish: finish::Finish::default(),
+            other: None,
         }
     }
 
@@ -227,6 +231,7 @@ impl Race {
             + self.penalties.capacity() * size_of::<Penalty>()
             + self.investigations.capacity() * size_of::<Investigation>()
             + self.track.bytes()
+            + self.other.as_ref().map_or(0, |o| o.bytes())
     }
 
     /// The place of a car in the list, made if need be; `None` when there are [`MAX_CARS`] already.

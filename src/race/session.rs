@@ -8,9 +8,16 @@
 //! - a record that only a running session brings, or a driver list, comes for a later session that
 //!   was announced before;
 //! - [`STRANGERS`] such records of another session come in a row, with none of the present one in
-//!   between, whatever their date.
+//!   between, and the present one has not come alive, or they go on for [`PATIENCE_S`] by their own
+//!   dates, or are that much later than the last of the present one. So a burst of another session
+//!   does not interrupt one that goes on.
 //!
-//! **Invariant:** a single record of a session that was never announced resets nothing.
+//! Nothing is lost by waiting, nor by a wrong turn: records of one other session are folded aside
+//! from its first, and the session before is kept when another begins. If it comes back, by the same
+//! rules, it goes on with all that was folded of it.
+//!
+//! **Invariant:** a single record of a session that was never announced resets nothing, and no number
+//! of them takes from what is known of the present one.
 
 use heapless::String;
 use serde::Serialize;
@@ -20,8 +27,10 @@ use crate::record::{Meeting, Record, Session, Time};
 
 /// Announced sessions that are remembered.
 pub const MAX_ANNOUNCED: usize = 16;
-/// Records of another session in a row that begin it, announced or not.
+/// Records of another session in a row before it may begin unannounced.
 pub const STRANGERS: u16 = 64;
+/// For how long they must go on while the present session is silent (s).
+pub const PATIENCE_S: f64 = 120.0;
 /// Most parts of qualifying, restarts included.
 pub const MAX_PARTS: usize = 3;
 
@@ -198,6 +207,8 @@ pub(super) struct Known {
     pub meeting: Option<MeetingName>,
     stranger: Option<i32>,
     strangers: u16,
+    /// The time by the other session's clock when they began to come in a row.
+    strange_since: Option<Time>,
     /// Whether a record came that only a running session brings.
     pub alive: bool,
 }
@@ -247,20 +258,45 @@ impl Known {
             Record::Session(_) => later && (present.finished || !self.alive),
             Record::Driver(_) => later,
             record if is_live(record) => {
-                self.strangers = match self.stranger == Some(key) {
-                    true => self.strangers.saturating_add(1),
-                    false => 1,
-                };
-                self.stranger = Some(key);
-                later || self.strangers >= STRANGERS
+                self.count_stranger(key);
+                later || !self.alive && self.keep_coming()
             }
             _ => false,
         }
     }
 
+    fn count_stranger(&mut self, key: i32) {
+        if self.stranger != Some(key) || self.strangers == 0 {
+            self.stranger = Some(key);
+            self.strangers = 0;
+            self.strange_since = None;
+        }
+        self.strangers = self.strangers.saturating_add(1);
+    }
+
+    /// Whether the records of the last stranger are more than strays.
+    pub(super) fn keep_coming(&self) -> bool {
+        self.strangers >= STRANGERS
+    }
+
+    /// A stranger's record was folded aside and left its clock at `clock`.
+    pub(super) fn heard_aside(&mut self, clock: Time) {
+        if self.strange_since.is_none() && clock != Time::default() {
+            self.strange_since = Some(clock);
+        }
+    }
+
+    /// Whether the other session, its clock at `other`, has gone on for so long while the present one,
+    /// its clock at `present`, was silent that it takes over.
+    pub(super) fn outlasts(&self, other: Option<Time>, present: Time) -> bool {
+        let long = |from: Time| other.is_some_and(|t| t.seconds_since(from) >= PATIENCE_S);
+        self.keep_coming() && (long(present) || self.strange_since.is_some_and(long))
+    }
+
     pub(super) fn begun(&mut self) {
         self.strangers = 0;
         self.stranger = None;
+        self.strange_since = None;
         self.alive = false;
     }
 }

@@ -6,16 +6,16 @@ use crate::race::{CarStatus, Event, Race, SessionType, Standing, TrackStatus};
 use crate::record::{Time, decode};
 
 /// A feed by hand: `T` is seconds after the session's start.
-struct Feed {
-    race: Race,
+pub(super) struct Feed {
+    pub race: Race,
     seq: u64,
-    key: i32,
+    pub key: i32,
     start: Time,
-    events: Vec<Event>,
+    pub events: Vec<Event>,
 }
 
 impl Feed {
-    fn new(key: i32, start: &str) -> Feed {
+    pub fn new(key: i32, start: &str) -> Feed {
         Feed {
             race: Race::new(),
             seq: 0,
@@ -25,7 +25,7 @@ impl Feed {
         }
     }
 
-    fn send(&mut self, topic: &str, fields: &str) {
+    pub fn send(&mut self, topic: &str, fields: &str) {
         let payload = format!(r#"{{"meeting_key":1,"session_key":{},{fields}}}"#, self.key);
         let decoded = decode(topic, &Bytes::from(payload.clone()));
         let entry = decoded.unwrap_or_else(|e| panic!("{payload}: {e}")).entry;
@@ -33,11 +33,11 @@ impl Feed {
         self.seq += 1;
     }
 
-    fn at(&self, t: f64) -> Time {
+    pub fn at(&self, t: f64) -> Time {
         self.start.plus_seconds(t)
     }
 
-    fn session(&mut self, kind: &str, name: &str) {
+    pub fn session(&mut self, kind: &str, name: &str) {
         let start = self.start;
         self.send(
             "v1/sessions",
@@ -47,7 +47,7 @@ impl Feed {
         );
     }
 
-    fn control(&mut self, t: f64, flag: &str, message: &str) {
+    pub fn control(&mut self, t: f64, flag: &str, message: &str) {
         let date = self.at(t);
         let flag = match flag {
             "" => "null".to_string(),
@@ -60,7 +60,7 @@ impl Feed {
     }
 
     /// Start, both sectors and end of a lap.
-    fn lap(&mut self, car: u8, lap: u16, t: f64, seconds: f64) {
+    pub fn lap(&mut self, car: u8, lap: u16, t: f64, seconds: f64) {
         let date = self.at(t);
         let head = format!(r#""driver_number":{car},"lap_number":{lap},"date_start":"{date}""#);
         self.send("v1/laps", &head);
@@ -72,7 +72,7 @@ impl Feed {
         self.send("v1/laps", &format!(r#"{rest},"lap_duration":{seconds}"#));
     }
 
-    fn position(&mut self, car: u8, t: f64, position: u8) {
+    pub fn position(&mut self, car: u8, t: f64, position: u8) {
         let date = self.at(t);
         self.send(
             "v1/position",
@@ -80,7 +80,7 @@ impl Feed {
         );
     }
 
-    fn speed(&mut self, car: u8, t: f64, speed: i16) {
+    pub fn speed(&mut self, car: u8, t: f64, speed: i16) {
         let date = self.at(t);
         self.send(
             "v1/car_data",
@@ -88,7 +88,7 @@ impl Feed {
         );
     }
 
-    fn order(&self) -> Vec<u8> {
+    pub fn order(&self) -> Vec<u8> {
         self.race
             .classification()
             .iter()
@@ -96,7 +96,7 @@ impl Feed {
             .collect()
     }
 
-    fn said(&self, event: Event) -> usize {
+    pub fn said(&self, event: Event) -> usize {
         self.events.iter().filter(|e| **e == event).count()
     }
 }

@@ -1,9 +1,11 @@
 //! The fold against recordings of real races, and against sessions written by hand.
 
 mod hand;
+mod holes;
 mod races;
 mod robustness;
 mod seasons;
+mod strangers;
 mod track;
 
 use std::collections::BTreeMap;
