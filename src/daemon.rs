@@ -38,7 +38,7 @@ use crate::ingest::status::{SourceStatus, State};
 use crate::ingest::writer::{Writer, WriterStatus};
 use crate::ingest::{mqtt, openf1, zenoh};
 use crate::insight::{self, Insight, Strategist};
-use crate::journal::{self, Durability, Journal, Reader};
+use crate::journal::{self, Durability, Journal, Loss, Reader};
 use crate::live::{ALERTS, Alert, Live, Outlets, Snapshot};
 use crate::predict::floor::Floor;
 use crate::predict::{Predictor, Scores};
@@ -531,6 +531,7 @@ impl Watch {
 
         let mut why = Vec::new();
         why.extend(writer.blocked.clone());
+        why.extend(lost(&self.reader.losses()));
         for source in sources.iter().filter(|s| s.state != State::Connected) {
             let error = source.last_error.as_deref().unwrap_or("still connecting");
             why.push(format!("source {} is not connected: {error}", source.name));
@@ -567,6 +568,16 @@ impl Watch {
             ..Health::starting(self.started)
         }
     }
+}
+
+/// What is to be said of damage to the journal.
+fn lost(losses: &[Loss]) -> Option<String> {
+    let first = losses.first()?;
+    Some(format!(
+        "the journal is damaged in {} place(s), the first: {first}; the rest is served. Stop the daemon and run \
+         `trackside journal repair`",
+        losses.len()
+    ))
 }
 
 /// Every figure of the scores as `trackside_predict_score{figure="laptime.clean.0.mae"}`.

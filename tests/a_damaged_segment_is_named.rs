@@ -1,7 +1,7 @@
 //! Damage to a journal is named, put aside and survived.
 //!
 //! A daemon writes a journal of several segments; copies of it are damaged as disks damage files: flipped
-//! bytes, a torn end, an index that is gone or garbage. `trackside journal verify` must name the loss
+//! bytes, an end that is cut off, an index that is gone or garbage. `trackside journal verify` must name the loss
 //! with exit code 1, the daemon must start and serve all the rest, and `trackside journal repair` must leave
 //! a journal that is whole but for what is named.
 
@@ -89,7 +89,7 @@ fn damage_is_named_put_aside_and_survived() {
     let Some(written) = write() else { return };
     flipped_bytes_cost_what_is_named_and_no_more(&written);
     a_file_that_is_cut_off_or_gone_is_missed(&written);
-    a_torn_end_of_the_log_is_cut_off(&written);
+    an_end_that_was_durable_is_missed(&written);
     an_index_that_is_gone_or_garbage_is_built_anew(&written);
 }
 
@@ -135,19 +135,66 @@ fn a_file_that_is_cut_off_or_gone_is_missed(written: &Written) {
     }
 }
 
-/// What a crash may leave there too is not damage: it is cut off, and its numbers are given again.
-fn a_torn_end_of_the_log_is_cut_off(written: &Written) {
-    let (_scratch, home) = copy(written);
-    let data = Daemon::data_in(&home);
-    let path = files(&data).pop().unwrap();
-    assert!(path.extension().is_some_and(|e| e == "log"), "{path:?}");
-    let len = fs::metadata(&path).unwrap().len();
-    let file = File::options().write(true).open(&path).unwrap();
-    file.set_len(len - 1).unwrap();
-    Daemon::start(&home, "", READY_WITHIN).terminate(READY_WITHIN);
-    let left = export(&data);
-    assert!(left.len() < MESSAGES && left == written.payloads[..left.len()]);
-    Daemon::verify(&data).expect("nothing is damaged");
+/// The daemon ended well, so that all of the log was durable: what is cut off it, or all of it, is missed.
+fn an_end_that_was_durable_is_missed(written: &Written) {
+    for cut in [Some(1), Some(700), None] {
+        let (_scratch, home) = copy(written);
+        let data = Daemon::data_in(&home);
+        let mut files = files(&data);
+        let log = files.pop().unwrap();
+        assert!(log.extension().is_some_and(|e| e == "log"), "{log:?}");
+        match cut {
+            Some(bytes) => {
+                let len = fs::metadata(&log).unwrap().len();
+                let file = File::options().write(true).open(&log).unwrap();
+                file.set_len(len - bytes).unwrap();
+            }
+            None => fs::remove_file(&log).unwrap(),
+        }
+        let (code, report) = verify(&data);
+        assert_eq!(code, Some(1), "{report:#}");
+        let damage = report["damage"].as_array().unwrap();
+        assert_eq!(damage.len(), 1, "{report:#}");
+        let named = if cut.is_some() {
+            &log
+        } else {
+            files.last().unwrap()
+        };
+        assert_eq!(damage[0]["file"], name(named));
+        assert_eq!(damage[0]["seqs"]["end"], MESSAGES);
+        let left = damage[0]["seqs"]["start"].as_u64().unwrap() as usize;
+        println!(
+            "{} of {MESSAGES} lost with the log's end ({cut:?})",
+            MESSAGES - left
+        );
+        assert!(left < MESSAGES && left > MESSAGES / 2);
+
+        let mut daemon = Daemon::start_unwell(&home, "", READY_WITHIN);
+        let health = settled(&daemon);
+        assert_eq!(health["status"], "degraded", "{health:#}");
+        assert_eq!(health["journal"]["next_seq"], MESSAGES, "{health:#}");
+        let missing = format!("records {left}..{MESSAGES}");
+        let why = health["why"].to_string();
+        assert!(why.contains(&missing) && why.contains("repair"), "{why}");
+        let log = daemon.process().log();
+        assert!(log.contains(&missing), "{log}");
+        assert!(daemon.terminate(READY_WITHIN).success());
+        let quarantine = files_below(&data.join("records/quarantine"));
+        assert_eq!(quarantine.is_empty(), cut.is_none(), "{quarantine:?}");
+        assert!(
+            export(&data) == written.payloads[..left],
+            "the rest is served"
+        );
+
+        // It is not forgotten by a start, only by a repair.
+        assert_eq!(verify(&data).0, Some(1));
+        assert!(journal("repair", &data, &[]).status.success());
+        assert_eq!(verify(&data).0, Some(0));
+        let daemon = Daemon::start(&home, "", READY_WITHIN);
+        assert_eq!(daemon.json("/health")["status"], "ok");
+        assert!(daemon.terminate(READY_WITHIN).success());
+        assert!(export(&data) == written.payloads[..left]);
+    }
 }
 
 /// Nor does it forget: all that is sent again is known.
@@ -213,9 +260,9 @@ fn check(written: &Written, home: &Path, file: &str) {
         "one place of damage cost more than half of the journal"
     );
 
-    let daemon = Daemon::start(home, "", READY_WITHIN);
+    let daemon = Daemon::start_unwell(home, "", READY_WITHIN);
     wait_for("the fold to pass the damage", READY_WITHIN, || {
-        let health = daemon.json("/health");
+        let health = settled(&daemon);
         (health["predictor"]["seq"].as_u64()? >= MESSAGES as u64).then_some(())
     });
     assert!(
@@ -252,6 +299,15 @@ fn journal(command: &str, data: &Path, more: &[&str]) -> Output {
         .args(more)
         .output()
         .expect("trackside")
+}
+
+/// Health once the start is over, be it good or bad.
+fn settled(daemon: &Daemon) -> Value {
+    wait_for("the start to be over", READY_WITHIN, || {
+        let (_, body) = daemon.get("/health").ok()?;
+        let health: Value = serde_json::from_str(&body).ok()?;
+        (health["status"] != "starting").then_some(health)
+    })
 }
 
 /// Exit code and report.

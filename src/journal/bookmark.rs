@@ -1,5 +1,5 @@
-//! A place in a journal that must not be forgotten: up to where retention has removed records, or a reader has
-//! done its work.
+//! A place in a journal that must not be forgotten: up to where retention has removed records, up to where they
+//! are durable, or up to where a reader has done its work.
 //!
 //! ```text
 //! two slots of 16 bytes: sequence number (8) | zero (4) | CRC32C of these (4)
@@ -110,6 +110,13 @@ impl Bookmark {
             }
             _ => self.write(seq),
         }
+    }
+
+    /// Makes the place survive a power cut, in a file whose name does.
+    pub(super) fn sync_data(&self) -> Result<(), Error> {
+        File::open(&self.path)
+            .and_then(|file| file.sync_data())
+            .map_err(|e| Error::io("sync", &self.path, e))
     }
 
     /// Makes it survive a power cut.

@@ -117,25 +117,38 @@ impl fmt::Display for Loss {
     }
 }
 
-fn file_of(dir: &Path, loss: &Loss) -> PathBuf {
+fn file_of(dir: &Path, loss: &Loss, extension: &str) -> PathBuf {
     let seqs = match &loss.seqs {
         Some(seqs) => format!("{}-{}", seqs.start, seqs.end),
         None => "unknown".to_owned(),
     };
     dir.join(QUARANTINE)
-        .join(format!("{seqs}.{}.{}.bad", loss.file, loss.offset))
+        .join(format!("{seqs}.{}.{}.{extension}", loss.file, loss.offset))
 }
+
+/// What is accounted for: its records are known to be gone.
+const BAD: &str = "bad";
+/// What was cut off to go on writing: its records stay missed until a repair.
+const TORN: &str = "torn";
 
 /// Copies the damaged bytes aside, once. The name says which sequence numbers they held.
 pub(super) fn quarantine(dir: &Path, loss: &Loss, bytes: &[u8]) -> Result<(), Error> {
-    let path = file_of(dir, loss);
+    put_aside(dir, &file_of(dir, loss, BAD), bytes)
+}
+
+/// Copies what is left of a cut-off end aside, once, before writing goes on in its place.
+pub(super) fn keep_torn(dir: &Path, loss: &Loss, bytes: &[u8]) -> Result<(), Error> {
+    put_aside(dir, &file_of(dir, loss, TORN), bytes)
+}
+
+fn put_aside(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = dir.join(QUARANTINE);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
     let held = std::fs::read_dir(&folder).map_or(0, Iterator::count);
     if path.exists() || held >= MAX_QUARANTINED {
         return Ok(());
     }
-    std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))
+    std::fs::write(path, bytes).map_err(|e| Error::io("write", path, e))
 }
 
 /// The sequence numbers that quarantine says are gone: known losses.
@@ -146,6 +159,10 @@ pub(super) fn known(dir: &Path) -> Vec<Range<u64>> {
     entries
         .filter_map(|e| {
             let name = e.ok()?.file_name();
+            let name = Path::new(&name);
+            if name.extension()? != BAD {
+                return None;
+            }
             let (start, end) = name.to_str()?.split('.').next()?.split_once('-')?;
             Some(start.parse().ok()?..end.parse().ok()?)
         })

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::block::{Body, KindSet, weight};
-use super::damage::{Loss, explained, known, quarantine};
+use super::damage::{Loss, explained, keep_torn, known, quarantine};
 use super::file::{FILE_HEADER_BYTES, LOG, SEGMENT, list};
-use super::segment::{Handle, Scan, Segment, damaged_bytes, read_footer, scan};
+use super::segment::{End, Handle, Scan, Segment, damaged_bytes, read_footer, scan};
 use super::state::State;
 use super::tail::Chunk;
 use super::version::Held;
@@ -50,10 +50,13 @@ pub(super) fn recover(
     keep: bool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, Error> {
+    // Before the files: a writer beside us moves it only behind what stands in them.
+    let high_water = Bookmark::high_water(dir).read()?.unwrap_or(0);
     let mut r = Recovery {
         dir,
         keep,
         floor: Bookmark::floor(dir).read()?.unwrap_or(0),
+        torn: None,
         out: Recovered {
             state: State::default(),
             segment: None,
@@ -82,15 +85,40 @@ pub(super) fn recover(
     // Numbers of records that were put into quarantine are not given again.
     let lost = known(dir).iter().map(|seqs| seqs.end).max();
     r.out.state.next_seq = r.out.state.next_seq.max(lost.unwrap_or(0));
+    r.end(high_water)?;
     Ok(r.out)
 }
+
+/// Why records are missed that no file holds.
+pub(super) const CUT_SHORT: &str =
+    "the journal ends before what was durable: its end is gone or cut off";
 
 struct Recovery<'a> {
     dir: &'a Path,
     keep: bool,
     /// The first sequence number that retention has left.
     floor: u64,
+    /// The bytes that were cut off the file that was read last, and what they are of.
+    torn: Option<Torn>,
     out: Recovered,
+}
+
+struct Torn {
+    path: PathBuf,
+    at: Range<u64>,
+    bytes: Vec<u8>,
+}
+
+impl Torn {
+    /// What a scan found cut off. Whether anything was lost with it, what follows tells.
+    fn of(found: &Scan, file: &File, path: &Path, len: u64) -> Option<Torn> {
+        let at = found.end_offset..len;
+        (found.end == End::Torn && !at.is_empty()).then(|| Torn {
+            path: path.to_owned(),
+            bytes: damaged_bytes(file, &at),
+            at,
+        })
+    }
 }
 
 impl Recovery<'_> {
@@ -109,33 +137,74 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Names a gap between files that no damage explains.
-    fn gap(&mut self, path: &Path, first_seq: u64) {
+    /// Names a gap before `first_seq`, which `path` holds at byte `offset`, if no damage explains it.
+    fn gap(&mut self, path: &Path, offset: u64, first_seq: u64) -> Result<(), Error> {
         let expected = self.out.state.next_seq.max(self.floor);
         if first_seq <= expected || explained(&known(self.dir), expected..first_seq) {
-            return;
+            return Ok(());
         }
-        let mut loss = Loss::new(path, 0..0, "what stood before this file is gone or cut off");
+        let why = match offset {
+            0 => "what stood before this is gone or cut off",
+            _ => "records are missing before this block",
+        };
+        let mut loss = Loss::new(path, offset..offset, why);
         loss.seqs = Some(expected..first_seq);
+        self.miss(loss)
+    }
+
+    /// Names the loss of an end that was durable up to `high_water`.
+    fn end(&mut self, high_water: u64) -> Result<(), Error> {
+        let expected = self.out.state.next_seq.max(self.floor);
+        self.out.state.next_seq = expected.max(high_water);
+        if high_water <= expected || explained(&known(self.dir), expected..high_water) {
+            return Ok(());
+        }
+        let last = (self.out.logs.last().map(|l| l.path.clone()))
+            .or_else(|| self.out.state.segments.last().map(|s| s.path.clone()));
+        let (path, at) = match (&self.torn, last) {
+            (Some(torn), _) => (torn.path.clone(), torn.at.clone()),
+            (None, Some(last)) => {
+                let len = std::fs::metadata(&last).map_or(0, |m| m.len());
+                (last, len..len)
+            }
+            (None, None) => (self.dir.to_owned(), 0..0),
+        };
+        let mut loss = Loss::new(&path, at, CUT_SHORT);
+        loss.seqs = Some(expected..high_water);
+        self.miss(loss)
+    }
+
+    /// Names what no file holds, and keeps aside what is left of it.
+    fn miss(&mut self, loss: Loss) -> Result<(), Error> {
         let before = self.out.state.segments.last().map(|s| &s.stats);
-        let loss = loss.between(before, None);
-        tracing::error!(journal = %self.dir.display(), "{loss}; the rest is served");
+        let tail = Some(&self.out.state.tail.stats).filter(|_| self.out.state.tail.entries > 0);
+        let loss = loss.between(tail.or(before), None);
+        tracing::error!(journal = %self.dir.display(), "{loss}; the rest is served. Run `trackside journal repair`");
+        if let Some(torn) = self.torn.take().filter(|_| self.keep) {
+            let mut of = Loss::new(&torn.path, torn.at, "");
+            of.seqs = loss.seqs.clone();
+            keep_torn(self.dir, &of, &torn.bytes)?;
+        }
         self.out.losses.push(loss);
+        Ok(())
     }
 
     fn segment(&mut self, first_seq: u64, path: &Path, limit: Option<u64>) -> Result<(), Error> {
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let len = (file.metadata().map_err(|e| Error::io("stat", path, e))?).len();
-        self.gap(path, first_seq);
+        self.gap(path, 0, first_seq)?;
+        self.torn = None;
         self.out.state.next_seq = self.out.state.next_seq.max(first_seq);
         let footer = read_footer(&file).map_err(|e| Error::io("read", path, e))?;
         let sealed = footer.is_some();
+        let mut torn = None;
         let blocks = match footer {
             Some(blocks) => blocks,
             None => {
                 let seqs = first_seq..limit.unwrap_or(u64::MAX);
                 let mut found = scan(&file, path, seqs, &mut |_, _| {})?;
                 let empty = found.blocks.is_empty() && found.losses.is_empty();
+                torn = Torn::of(&found, &file, path, len);
                 self.note(&file, &mut found)?;
                 if limit.is_none() && found.end_offset >= FILE_HEADER_BYTES {
                     self.out.segment = Some(OpenFile {
@@ -146,6 +215,7 @@ impl Recovery<'_> {
                 } else if limit.is_none() && empty {
                     // Only the last may be: what others held is missing, and stays named.
                     self.out.spent.push(path.to_owned());
+                    self.torn = torn;
                     return Ok(());
                 }
                 found.blocks.into()
@@ -156,14 +226,20 @@ impl Recovery<'_> {
             path: path.to_owned(),
             blocks,
         });
+        for block in handle.blocks.iter() {
+            self.gap(path, block.offset, block.header.first_seq)?;
+            self.out.state.next_seq = self.out.state.next_seq.max(block.header.end_seq());
+        }
         let segment = Segment::new(first_seq, path.to_owned(), len, handle, sealed);
         self.out.state.next_seq = self.out.state.next_seq.max(segment.end_seq);
         self.out.state.segments.push(Arc::new(segment));
+        self.torn = torn;
         Ok(())
     }
 
     fn log(&mut self, seqs: Range<u64>, path: &Path) -> Result<(), Error> {
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let len = (file.metadata().map_err(|e| Error::io("stat", path, e))?).len();
         let covered = self.out.state.next_seq;
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut unread = None;
@@ -195,13 +271,12 @@ impl Recovery<'_> {
         let damage_matters = (found.losses.iter().filter_map(|(_, l)| l.seqs.as_ref()))
             .any(|lost| lost.end > covered);
         if chunks.is_empty() && !damage_matters {
+            self.torn = Torn::of(&found, &file, path, len).or(self.torn.take());
             // All of it was moved into a segment. Empty ones may still be written to.
             self.out.spent.push(path.to_owned());
             return Ok(());
         }
-        if let Some(first) = chunks.first().filter(|_| !damaged) {
-            self.gap(path, first.first_seq);
-        }
+        let torn = Torn::of(&found, &file, path, len);
         self.note(&file, &mut found)?;
         self.out.logs.push(OpenFile {
             first_seq: seqs.start,
@@ -209,11 +284,15 @@ impl Recovery<'_> {
             end: found.end_offset,
         });
         for chunk in chunks {
+            if !damaged {
+                self.gap(path, 0, chunk.first_seq)?;
+            }
             let documents = documents(chunk.first_seq, &chunk.entries);
             let memory = chunk.entries.iter().map(weight).sum();
             self.out.state.next_seq = self.out.state.next_seq.max(chunk.end_seq());
             self.out.state.tail.push(chunk, memory, documents);
         }
+        self.torn = torn;
         Ok(())
     }
 }

@@ -238,6 +238,11 @@ fn run(dir: &Path, options: &Options, steps: Vec<Step>) {
             }
         }
         assert_eq!(journal.reader().next_seq(), committed as u64);
+        let mark = high_water(dir);
+        assert!(mark <= committed as u64, "it claims what is not durable");
+        if options.durability == Durability::Synced {
+            assert_eq!(mark, committed as u64);
+        }
     }
     journal.commit().expect("commits");
     let reader = journal.reader();
@@ -320,16 +325,30 @@ fn files_of(dir: &Path) -> Vec<PathBuf> {
     files.into_iter().map(|(_, path)| path).collect()
 }
 
+fn high_water(dir: &Path) -> u64 {
+    let mark = Bookmark::high_water(dir).read().expect("reads");
+    mark.unwrap_or(0)
+}
+
+fn quarantined(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir.join(damage::QUARANTINE)).into_iter();
+    files.flatten().map(|e| e.unwrap().path()).collect()
+}
+
+/// As a crash leaves it: behind the mark nothing was acknowledged.
 #[test]
-fn a_tail_torn_at_any_byte_loses_only_what_was_not_whole() {
+fn a_tail_torn_behind_the_mark_loses_only_what_was_not_whole() {
     let dir = tempfile::tempdir().unwrap();
     let all = journal_of(dir.path());
     let log = files_of(dir.path()).pop().unwrap();
     let bytes = std::fs::read(&log).unwrap();
     let first_of_log = all.len() - 30;
     let mut seen = std::collections::BTreeSet::new();
-    for end in 0..bytes.len() {
+    // Each cut costs an open and a close, with all their syncs.
+    for end in (0..bytes.len()).step_by(7) {
         std::fs::write(&log, &bytes[..end]).unwrap();
+        let mark = Bookmark::high_water(dir.path());
+        mark.begin(first_of_log as u64).unwrap();
         let mut journal = open_with(dir.path(), &small());
         assert_eq!(journal.losses(), [], "torn, not damaged, at {end}");
         let (held, _) = read_all(&journal.reader(), MAX_BATCH);
@@ -337,7 +356,7 @@ fn a_tail_torn_at_any_byte_loses_only_what_was_not_whole() {
         assert_eq!((held.len() - first_of_log) % 6, 0, "whole commits only");
         seen.insert(held.len());
         // Writing goes on where the whole part ended.
-        if end % 41 == 0 {
+        if end % 8 == 0 {
             let more = entries(9000..9004);
             let first = journal.append(more.clone());
             journal.commit().unwrap();
@@ -352,6 +371,146 @@ fn a_tail_torn_at_any_byte_loses_only_what_was_not_whole() {
         }
     }
     assert_eq!(seen.len(), 5, "0 to 4 commits survive");
+    assert!(quarantined(dir.path()).is_empty());
+}
+
+/// After a clean end all of it was durable: whatever is cut off, or gone, is missed, and stays missed until it is
+/// repaired.
+#[test]
+fn an_end_that_was_durable_is_missed() {
+    let pristine = tempfile::tempdir().unwrap();
+    let all = journal_of(pristine.path());
+    let end_seq = all.len() as u64;
+    assert_eq!(high_water(pristine.path()), end_seq);
+    let log = files_of(pristine.path()).pop().unwrap();
+    let name = log.file_name().unwrap();
+    let bytes = std::fs::read(&log).unwrap();
+    let cuts = (0..bytes.len()).step_by(bytes.len() / 20).map(Some);
+    for cut in cuts.chain([Some(bytes.len() - 1), None]) {
+        let dir = tempfile::tempdir().unwrap();
+        for path in files_of(pristine.path()) {
+            std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        Bookmark::high_water(dir.path()).write(end_seq).unwrap();
+        match cut {
+            Some(cut) => std::fs::write(dir.path().join(name), &bytes[..cut]).unwrap(),
+            None => std::fs::remove_file(dir.path().join(name)).unwrap(),
+        }
+        let report = verify(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(report.damage.len(), 1, "{cut:?}: {:?}", report.damage);
+        let gone = report.damage[0].seqs.clone().unwrap();
+        assert_eq!(gone.end, end_seq);
+        let beside = Journal::open_read_only(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(beside.losses().len(), 1, "{cut:?}");
+        assert!(quarantined(dir.path()).is_empty());
+
+        let mut journal = open_with(dir.path(), &small());
+        let losses = journal.losses();
+        assert_eq!(losses.len(), 1, "{cut:?}: {losses:?}");
+        assert_eq!(losses[0].seqs, Some(gone.clone()), "{cut:?}");
+        let kept: u64 = (quarantined(dir.path()).iter())
+            .map(|path| path.metadata().unwrap().len())
+            .sum();
+        assert_eq!(kept, losses[0].bytes, "what is left is kept: {cut:?}");
+        assert_eq!(
+            kept > 0,
+            cut.is_some_and(|cut| !is_whole(&bytes[..cut])),
+            "{cut:?}"
+        );
+        let more = entries(9000..9004);
+        assert_eq!(journal.append(more.clone()), end_seq, "no number twice");
+        journal.commit().unwrap();
+        let kept = (all.iter()).filter(|(seq, _)| *seq < gone.start).cloned();
+        let expected: Vec<_> = kept.chain((end_seq..).zip(more)).collect();
+        assert_eq!(read_all(&journal.reader(), MAX_BATCH).0, expected);
+        close(journal);
+
+        // As records now stand behind it: a log, then a segment.
+        for _ in 0..2 {
+            let mut journal = open_with(dir.path(), &small());
+            let named = |l: &Loss| l.seqs == Some(gone.clone());
+            assert!(journal.losses().iter().any(named), "{cut:?}: forgotten");
+            assert_eq!(read_all(&journal.reader(), MAX_BATCH).0, expected);
+            journal.close_segment().unwrap();
+            close(journal);
+            let report = verify(dir.path(), &mut |_| {}).unwrap();
+            assert!(report.damage.iter().any(named), "{cut:?}");
+        }
+        repair(dir.path(), small(), &mut |_| {}).unwrap();
+        assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+        let journal = open_with(dir.path(), &small());
+        assert_eq!(journal.losses(), []);
+        assert_eq!(read_all(&journal.reader(), MAX_BATCH).0, expected);
+    }
+}
+
+/// Whether a log ends with a block, or with its header.
+fn is_whole(log: &[u8]) -> bool {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), log).unwrap();
+    let scan = segment::scan(file.as_file(), file.path(), 0..u64::MAX, &mut |_, _| {}).unwrap();
+    scan.end_offset == log.len() as u64
+}
+
+#[test]
+fn repair_needs_no_start_to_account_for_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = journal_of(dir.path());
+    let log = files_of(dir.path()).pop().unwrap();
+    let len = log.metadata().unwrap().len();
+    let file = std::fs::File::options().write(true).open(log).unwrap();
+    file.set_len(len - 1).unwrap();
+    let repaired = repair(dir.path(), small(), &mut |_| {}).unwrap();
+    assert_eq!(repaired.len(), 1, "{repaired:?}");
+    let kept = quarantined(dir.path());
+    assert!(
+        kept.iter()
+            .all(|p| p.metadata().unwrap().len() == repaired[0].bytes)
+    );
+    assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+    let journal = open_with(dir.path(), &small());
+    assert_eq!(
+        (journal.losses(), journal.next_seq()),
+        (vec![], all.len() as u64)
+    );
+}
+
+/// It is named as it is read; where the mark is of no use, the journal ends where it ends.
+#[test]
+fn a_journal_without_a_mark_opens_and_gets_one() {
+    for garbage in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let all = journal_of(dir.path());
+        let mark = dir.path().join("highwater");
+        match garbage {
+            true => std::fs::write(&mark, [0xa5; 32]).unwrap(),
+            false => std::fs::remove_file(&mark).unwrap(),
+        }
+        assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+        let journal = open_with(dir.path(), &small());
+        assert_eq!(journal.losses(), []);
+        assert_eq!(high_water(dir.path()), all.len() as u64);
+    }
+}
+
+/// A lazy journal's mark waits for the sync of its log, and that comes by itself.
+#[test]
+fn a_lazy_mark_follows_the_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        durability: Durability::Lazy,
+        ..small()
+    };
+    let mut journal = open_with(dir.path(), &options);
+    journal.append(entries(0..10));
+    let began = std::time::Instant::now();
+    journal.commit().unwrap();
+    let soon = high_water(dir.path());
+    assert!(soon == 0 || began.elapsed() > LAZY_SYNC_EVERY / 2, "{soon}");
+    while high_water(dir.path()) < 10 {
+        assert!(began.elapsed() < 20 * LAZY_SYNC_EVERY, "never synced");
+        std::thread::sleep(LAZY_SYNC_EVERY / 20);
+    }
 }
 
 /// Flips bytes all over a journal; each time: no panic, all other blocks served, the loss named.

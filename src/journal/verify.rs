@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::block::{Body, KindSet};
 use super::damage::{Loss, explained, known, quarantine};
 use super::file::{self, FILE_HEADER_BYTES, LOG, SEGMENT, list, sync_dir};
+use super::recovery::CUT_SHORT;
 use super::segment::{BlockMeta, End, Handle, damaged_bytes, footer, read_footer, scan};
 use super::writer::lock_dir;
 use super::{Bookmark, Error, Journal, Options, Progress};
@@ -25,7 +26,8 @@ const IN_FLIGHT: Duration = Duration::from_millis(300);
 pub struct FileReport {
     pub file: String,
     pub bytes: u64,
-    /// Has a footer that holds. Logs never have.
+    /// Has a footer that holds. The last segment gets it when it is full or its session is over (a daemon that
+    /// stops leaves it to the next one), logs never.
     pub sealed: bool,
     pub first_seq: u64,
     pub end_seq: u64,
@@ -57,6 +59,8 @@ struct Checked {
     blocks: Vec<Arc<BlockMeta>>,
     losses: Vec<(Range<u64>, Loss)>,
     end: End,
+    /// Where its last block ends.
+    end_offset: u64,
     len: u64,
 }
 
@@ -95,6 +99,7 @@ fn check(listed: &Listed) -> Result<Checked, Error> {
             blocks: found.blocks,
             losses: found.losses,
             end: found.end,
+            end_offset: found.end_offset,
             len,
         });
     };
@@ -132,6 +137,7 @@ fn check(listed: &Listed) -> Result<Checked, Error> {
         blocks: whole,
         losses,
         end: End::Clean,
+        end_offset: len,
         len,
     })
 }
@@ -186,13 +192,20 @@ fn listed(files: Vec<(u64, PathBuf, Option<File>)>) -> impl Iterator<Item = List
 struct Continuity {
     /// What comes next, if nothing is missing.
     expected: u64,
+    /// Up to where records were durable.
+    high_water: u64,
     known: Vec<Range<u64>>,
+    /// The file that was followed last, and what is left of the write that was cut off there.
+    last: Option<(PathBuf, Range<u64>)>,
 }
 
 impl Continuity {
-    /// From where retention has left the journal.
+    /// From where retention has left the journal. To be begun before the files are listed: a writer beside us
+    /// moves the mark only behind what stands in them.
     fn begin(dir: &Path) -> Result<Continuity, Error> {
         Ok(Continuity {
+            high_water: Bookmark::high_water(dir).read()?.unwrap_or(0),
+            last: None,
             expected: Bookmark::floor(dir).read()?.unwrap_or(0),
             known: known(dir),
         })
@@ -232,7 +245,30 @@ impl Continuity {
             name(self.expected..seqs.end, found.len, "the file is cut off");
             self.expected = self.expected.max(seqs.end);
         }
+        let torn = match found.end {
+            End::Torn => found.end_offset..found.len,
+            End::Clean => found.len..found.len,
+        };
+        // A log that was spent tells nothing of the end.
+        if !torn.is_empty() || !found.blocks.is_empty() || self.last.is_none() {
+            self.last = Some((path.to_owned(), torn));
+        }
         missing
+    }
+
+    /// The records that are missing behind the last file.
+    fn missing_end(&self, dir: &Path) -> Option<Loss> {
+        let gap = self.expected..self.high_water.max(self.expected);
+        if gap.is_empty() || explained(&self.known, gap.clone()) {
+            return None;
+        }
+        let (path, at) = match &self.last {
+            Some((path, torn)) => (&**path, torn.clone()),
+            None => (dir, 0..0),
+        };
+        let mut loss = Loss::new(path, at, CUT_SHORT);
+        loss.seqs = Some(gap);
+        Some(loss)
     }
 }
 
@@ -286,6 +322,7 @@ fn verify_once(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report,
             .damage
             .extend(found.losses.into_iter().map(|(_, l)| l));
     }
+    report.damage.extend(continuity.missing_end(dir));
     Ok(report)
 }
 
@@ -325,6 +362,15 @@ pub fn repair(
             let footed = !is_log && (found.sealed || found.end == End::Clean);
             rewrite(path, seqs.start, &found, footed)?;
             damage.extend(found.losses.into_iter().map(|(_, loss)| loss));
+        }
+        if let Some(loss) = continuity.missing_end(dir) {
+            let torn = loss.offset..loss.offset + loss.bytes;
+            let bytes = match File::open(dir.join(&loss.file)) {
+                Ok(file) if !torn.is_empty() => damaged_bytes(&file, &torn),
+                _ => Vec::new(),
+            };
+            quarantine(dir, &loss, &bytes)?;
+            damage.push(loss);
         }
         let index = dir.join("index");
         match std::fs::remove_dir_all(&index) {

@@ -37,7 +37,7 @@ pub struct Journal {
     /// Logs that hold the frozen tail.
     frozen_logs: Vec<PathBuf>,
     moving: Moving,
-    lazy: Option<LazySync>,
+    lazy: LazySync,
     scratch: Vec<u8>,
     #[cfg(test)]
     pub(super) faults: Arc<super::file::Faults>,
@@ -81,19 +81,21 @@ impl Journal {
             Some(last) => Some(resume(last)?),
             None => None,
         };
+        for old in before {
+            // A lazy journal may have died before it was.
+            let synced = File::open(&old.path).and_then(|log| log.sync_data());
+            synced.map_err(|e| Error::io("sync", &old.path, e))?;
+        }
         let old_logs = before.iter().map(|f| f.path.clone()).collect();
         // Not before what makes them spent is known to be on disk.
         for path in &found.spent {
             std::fs::remove_file(path).map_err(|e| Error::io("remove", path, e))?;
         }
-        let lazy = match options.durability {
-            Durability::Synced => None,
-            Durability::Lazy => {
-                Some(LazySync::start().map_err(|e| Error::io("start a thread for", dir, e))?)
-            }
-        };
         let shared = Shared::new(dir.to_owned(), true, found.state, found.losses);
         let buffer_seq = shared.state().next_seq;
+        // What is continued was synced, whoever wrote it.
+        let lazy = LazySync::start(dir, buffer_seq)
+            .map_err(|e| Error::io("start a thread for", dir, e))?;
         let shared = Arc::new(shared);
         let moving = Moving::start(Mover {
             shared: shared.clone(),
@@ -179,10 +181,16 @@ impl Journal {
         let full = held + self.buffer.len() > most || memory + weight > TAIL_MEMORY;
         // Written once rather than twice, where there is so much that nobody minds the time it takes.
         let large = self.buffer.len() >= most / 2 || weight >= TAIL_MEMORY / 2;
-        let distrusted = self.lazy.as_ref().is_some_and(LazySync::take_failure);
+        let distrusted = self.lazy.take_failure();
         let entries = self.buffer.len() as u64;
         if distrusted || (full && large) {
-            self.move_all()?;
+            if let Err(e) = self.move_all() {
+                if distrusted {
+                    self.lazy.distrust();
+                }
+                return Err(e);
+            }
+            self.lazy.durable(self.buffer_seq);
         } else {
             if full {
                 self.begin_move()?;
@@ -212,11 +220,15 @@ impl Journal {
     fn shut(&mut self) -> Result<(), Error> {
         let committed = self.commit();
         self.note_move(true);
+        self.lazy.stop();
         committed?;
-        self.lazy = None;
+        if self.lazy.take_failure() {
+            self.move_all()?;
+        }
         if let Some(log) = &mut self.log {
             log.sync().map_err(|e| Error::io("sync", &log.path, e))?;
         }
+        self.lazy.end(self.buffer_seq);
         match self.shared.index_mut().take() {
             Some(index) => index.sync(),
             None => Ok(()),
@@ -295,8 +307,9 @@ impl Journal {
         };
         let before = log.end;
         log.append(bytes).map_err(Failed::Write)?;
-        if let Some(lazy) = &self.lazy {
-            lazy.wrote(&log.file);
+        let end_seq = self.buffer_seq + self.buffer.len() as u64;
+        if self.options.durability == Durability::Lazy {
+            self.lazy.wrote(&log.file, end_seq);
             return Ok(());
         }
         if let Err(e) = log.sync() {
@@ -304,6 +317,7 @@ impl Journal {
             self.abandon_log();
             return Err(Failed::Sync(e));
         }
+        self.lazy.durable(end_seq);
         Ok(())
     }
 

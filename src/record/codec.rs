@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::openf1::{Document, WireKey};
 use super::sanitise::{Nulled, absurd, sanitise};
-use super::{Entry, Frame, Kind, Record, key};
+use super::{Entry, Frame, Kind, Record, key, lenient};
 
 /// Largest OpenF1 message that is read.
 pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
@@ -126,15 +126,22 @@ pub fn decode(topic: &str, payload: &Bytes) -> Result<Decoded, Reject> {
             limit,
         });
     }
-    let mut entry = match topic.kind {
-        Kind::Frame => Entry::new(Record::Frame(Box::new(Frame::decode(payload.clone())?))),
-        kind => decode_document(kind, payload, topic.wire)?,
+    let (entry, unfit) = match topic.kind {
+        Kind::Frame => (
+            Frame::decode(payload.clone()).map(|f| Entry::new(Record::Frame(Box::new(f)))),
+            0,
+        ),
+        kind => lenient::counting(|| decode_document(kind, payload, topic.wire)),
     };
+    let mut entry = entry?;
     if let Some((field, value)) = absurd(&entry.record) {
         return Err(Reject::Absurd { field, value });
     }
-    let nulled = sanitise(&mut entry.record);
-    Ok(Decoded { entry, nulled })
+    let Nulled(impossible) = sanitise(&mut entry.record);
+    Ok(Decoded {
+        entry,
+        nulled: Nulled(unfit + impossible),
+    })
 }
 
 /// Reads an OpenF1 object of a known collection. A payload whose first byte opens a CBOR map is

@@ -55,7 +55,7 @@ macro_rules! document {
             pub struct Wire<'a> {
                 #[serde(rename = "_key", default, borrow)]
                 key: Option<WireKey<'a>>,
-                #[serde(rename = "_id", default, deserialize_with = "lenient::optional")]
+                #[serde(rename = "_id", default, deserialize_with = "lenient::exact")]
                 id: Option<i64>,
                 $( $(#[$field_meta])* $field: $ty ),*
             }
@@ -215,11 +215,11 @@ document! {
         #[serde(default)]
         pub date_start: Option<Time>,
         /// Sector times (s).
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub duration_sector_1: Option<f64>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub duration_sector_2: Option<f64>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub duration_sector_3: Option<f64>,
         /// Speeds at the intermediates and in the trap (km/h).
         #[serde(default, deserialize_with = "lenient::optional")]
@@ -231,7 +231,7 @@ document! {
         #[serde(default)]
         pub is_pit_out_lap: Option<bool>,
         /// Lap time (s).
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub lap_duration: Option<f64>,
         /// Mini-sector codes: 2048 yellow, 2049 green, 2051 purple, 2064 pit lane.
         #[serde(default)]
@@ -274,13 +274,13 @@ document! {
         #[serde(default, deserialize_with = "lenient::optional")]
         pub lap_number: Option<u16>,
         /// Time in the pit lane (s); thousands of seconds under a red flag.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub lane_duration: Option<f64>,
         /// Time standing still (s), from late 2024 on.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub stop_duration: Option<f64>,
         /// Deprecated name of `lane_duration`.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub pit_duration: Option<f64>,
     }
 }
@@ -318,16 +318,16 @@ document! {
         pub session_key: i32,
         pub date: Time,
         /// °C.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub air_temperature: Option<f64>,
         /// °C.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub track_temperature: Option<f64>,
         /// %.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub humidity: Option<f64>,
         /// mbar.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub pressure: Option<f64>,
         /// 0 dry, 1 rain.
         #[serde(default, deserialize_with = "lenient::optional")]
@@ -336,7 +336,7 @@ document! {
         #[serde(default, deserialize_with = "lenient::optional")]
         pub wind_direction: Option<i16>,
         /// m/s.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub wind_speed: Option<f64>,
     }
 }
@@ -518,7 +518,7 @@ document! {
         #[serde(default, deserialize_with = "lenient::optional")]
         pub position: Option<u8>,
         /// Qualifying time (s).
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub lap_duration: Option<f64>,
     }
 }
@@ -545,7 +545,7 @@ document! {
         pub position: Option<u8>,
         #[serde(default, deserialize_with = "lenient::optional")]
         pub number_of_laps: Option<u16>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub points: Option<f64>,
         #[serde(default)]
         pub dnf: Option<bool>,
@@ -574,9 +574,9 @@ document! {
         pub position_start: Option<u16>,
         #[serde(default, deserialize_with = "lenient::optional")]
         pub position_current: Option<u16>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub points_start: Option<f64>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub points_current: Option<f64>,
     }
 }
@@ -593,9 +593,9 @@ document! {
         pub position_start: Option<u16>,
         #[serde(default, deserialize_with = "lenient::optional")]
         pub position_current: Option<u16>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub points_start: Option<f64>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::decimal")]
         pub points_current: Option<f64>,
     }
 }

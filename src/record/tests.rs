@@ -645,6 +645,85 @@ fn what_cannot_be_is_nulled_and_counted() {
     assert_eq!(decoded.nulled, Nulled(3));
 }
 
+/// Too large for its column, a fraction, a boolean: the field is nulled and counted, in JSON as in CBOR.
+#[test]
+fn a_number_that_does_not_fit_costs_its_field() {
+    let sample = |fields: &str| {
+        format!(
+            r#"{{"meeting_key":1229,"session_key":9472,"driver_number":1,
+                "date":"2024-03-02T15:02:42+00:00",{fields}}}"#
+        )
+    };
+    // The field of each collection's name, and the number of nulled fields.
+    for (topic, fields, nulled) in [
+        ("v1/car_data", r#""speed":99999,"throttle":50"#, 1),
+        ("v1/car_data", r#""rpm":70000,"throttle":50"#, 1),
+        (
+            "v1/car_data",
+            r#""rpm":1e30,"n_gear":-99999999999,"throttle":50"#,
+            2,
+        ),
+        (
+            "v1/car_data",
+            r#""rpm":18446744073709551615,"throttle":50"#,
+            1,
+        ),
+        ("v1/car_data", r#""rpm":11000.5,"throttle":50"#, 1),
+        (
+            "v1/car_data",
+            r#""rpm":true,"brake":false,"throttle":50"#,
+            2,
+        ),
+        ("v1/car_data", r#""rpm":null,"drs":8.0,"throttle":50"#, 0),
+        (
+            "v1/weather",
+            r#""air_temperature":true,"rainfall":true,"humidity":50"#,
+            2,
+        ),
+        ("v1/location", r#""x":3000000000,"y":-7,"z":0"#, 1),
+    ] {
+        let json = sample(fields);
+        let value: serde_cbor::Value = serde_json::from_str(&json).unwrap();
+        let cbor = serde_cbor::to_vec(&value).unwrap();
+        for (topic, payload) in [
+            (topic.to_owned(), Bytes::from(json.into_bytes())),
+            (format!("{topic}/cbor"), Bytes::from(cbor)),
+        ] {
+            let decoded = decode(&topic, &payload).unwrap_or_else(|e| panic!("{fields}: {e}"));
+            assert_eq!(decoded.nulled, Nulled(nulled), "{topic} {fields}");
+            match decoded.entry.record {
+                Record::CarData(r) => assert_eq!(r.throttle, Some(50), "{fields}"),
+                Record::Weather(r) => assert_eq!((r.humidity, r.rainfall), (Some(50.0), None)),
+                Record::Location(r) => assert_eq!((r.x, r.y), (None, Some(-7))),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // What says which record it is must be what it has to be; and one count does not reach into the next.
+    for wrong in [
+        r#""driver_number":true"#,
+        r#""driver_number":300"#,
+        r#""driver_number":1.5"#,
+        r#""driver_number":1,"_id":1.5"#,
+        r#""driver_number":1,"_id":true"#,
+        r#""driver_number":1,"rpm":99999,"speed":"fast""#,
+    ] {
+        let json = sample("")
+            .replace(r#""driver_number":1"#, wrong)
+            .replace(",}", "}");
+        let refused = decode("v1/car_data", &Bytes::from(json.into_bytes()));
+        assert!(
+            matches!(refused, Err(Reject::Mistyped(_))),
+            "{wrong}: {refused:?}"
+        );
+    }
+    let clean = decode(
+        "v1/car_data",
+        &Bytes::from(sample(r#""rpm":9000"#).into_bytes()),
+    );
+    assert_eq!(clean.unwrap().nulled, Nulled(0));
+}
+
 /// JSON has no NaN, CBOR has: a record that held one would not be equal to itself.
 #[test]
 fn numbers_that_are_none_are_nulled() {
