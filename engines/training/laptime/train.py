@@ -1,9 +1,10 @@
-"""Trains the lap time network. One command:
+"""Trains the lap time network once, from one seed; `train` beside it does everything.
 
-    python train.py FEATURES [--last 2023] [--judge 2024] [--out engines]
+    python train.py FEATURES [--last 2023] [--judge 2024] [--seed N] [--keep WEIGHTS.pt]
 
 FEATURES is a folder that `trackside evaluate laptime --features` wrote. Trains on seasons up to --last, prints
-figures on --judge after each look, and with --out exports ONNX, fixture and manifest entry.
+figures on --judge after each look, and with --keep saves the weights, of which `export.py` makes ONNX, fixture and
+manifest entry.
 """
 
 import argparse
