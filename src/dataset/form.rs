@@ -1,8 +1,8 @@
 //! Form folded through the published seasons: what was known of everybody before each race.
 //!
 //! The fold begins in [`FIRST_SEASON`] with `history/f1db-*` and takes, where those tables end, the races
-//! that have laps. A folder without history starts from the table that is shipped, if its races are newer
-//! than that table, else from nothing.
+//! that have laps, those of seasons before the ones asked for as well ([`between`]). A folder without history starts
+//! from the table that is shipped, if its races are newer than that table, else from nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 use super::race::{RaceData, circuit_name};
 use super::table::{Faults, Table};
 use super::weekend::{Key, each};
-use super::{DatasetError, files};
+use super::{Dataset, DatasetError, files};
 use crate::predict::form::{Entry, Form};
 
 /// The fold begins here: ratings have settled long before the first laps (2018).
@@ -195,11 +195,32 @@ impl PastRace {
     }
 }
 
+/// The races with laps of the seasons that history does not tell of (or does not end), before season `first`.
+///
+/// # Errors
+/// [`DatasetError`] if a table is damaged as a whole.
+pub fn between(
+    folder: &Path,
+    history: &History,
+    first: u16,
+) -> Result<Vec<RaceData>, DatasetError> {
+    let told = history.races.keys().next_back().map(|key| key.0);
+    let from = told.unwrap_or_else(|| Form::shipped().season.saturating_add(1));
+    if from >= first {
+        return Ok(Vec::new());
+    }
+    match Dataset::read(folder, from..=first - 1) {
+        Ok(set) => Ok(set.races),
+        Err(DatasetError::NoLaps { .. }) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
 /// Form before every race of `races`, and before each of history's; ascending by season and round.
 /// `each` is called with the race's key, the form before it, and the race as history tells it.
-pub fn fold(
+pub fn fold<'a>(
     history: &History,
-    races: &[RaceData],
+    races: impl IntoIterator<Item = &'a RaceData>,
     mut each: impl FnMut(Key, &Form, &PastRace),
 ) -> Form {
     let mut all: BTreeMap<Key, PastRace> = history.races.clone();

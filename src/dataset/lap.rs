@@ -50,6 +50,9 @@ pub struct LapRow {
     pub pit_out_s: Option<f64>,
     /// Every track status of the lap, as a bit set over `TrackStatus as u8`; 0 where nothing is known.
     pub statuses: u8,
+    /// What held when the lap ended, as far as the digits tell: they stand in the order in which they came up, each
+    /// once. A yellow flag is taken to be over, and so is a virtual safety car that was ending.
+    pub status_at_end: TrackStatus,
     /// Whether the published digits say "clear throughout" and nothing else.
     pub clear: bool,
     /// Position at the end of the lap.
@@ -95,6 +98,14 @@ pub fn status_of(digit: char) -> Option<TrackStatus> {
         '7' => TrackStatus::VirtualSafetyCarEnding,
         _ => return None,
     })
+}
+
+/// The status that the last digit leaves behind.
+fn at_end(digits: &str) -> TrackStatus {
+    use TrackStatus::{Red, SafetyCar, VirtualSafetyCar};
+    let last = digits.chars().filter_map(status_of).next_back();
+    last.filter(|s| matches!(s, SafetyCar | VirtualSafetyCar | Red))
+        .unwrap_or_default()
 }
 
 /// Rows of one file that belong to `seasons`; `found` collects the seasons that there are.
@@ -163,6 +174,7 @@ fn parse(row: &mut Row<'_>, season: u16) -> Option<LapRow> {
         is_out: row.flag("is_out_lap").unwrap_or(false),
         pit_in_s: row.number("pit_in_session_s"),
         pit_out_s: row.number("pit_out_session_s"),
+        status_at_end: at_end(digits),
         statuses: statuses.fold(0, |bits, s| bits | s.bit()),
         clear: digits == "1",
         position: row.whole("position"),

@@ -258,6 +258,9 @@ mod tests {
                     lap.is_in = !lap.is_in;
                     lap.compound = Compound::Soft;
                     lap.tyre_age = Some(3);
+                    lap.statuses = TrackStatus::SafetyCar.bit();
+                    lap.status_at_end = TrackStatus::SafetyCar;
+                    lap.clear = false;
                 }
             }
             let known = |row: &&(u8, u16, [u32; FEATURES])| {

@@ -15,7 +15,8 @@ const WET_SHARE: f64 = 0.02;
 /// Of the grid every such car is a case.
 const EVERY: usize = 3;
 
-/// The cases of a race: every third car of the grid that finished, with its stops as driven. None of a wet race.
+/// The cases of a race: every third car of the grid that finished, with its stops as driven. None of a wet race,
+/// or of one whose compounds are not known.
 ///
 /// # Errors
 /// If the grid makes a race that the engines cannot hold.
@@ -36,6 +37,10 @@ pub fn cases(race: &RaceData, parameters: &Parameters) -> Result<Vec<Case>, Mode
             })
         })
         .collect();
+    // Nobody's dry compound at the start is known: there is no race to simulate.
+    if slots.is_empty() {
+        return Ok(Vec::new());
+    }
     let laps = race.calendar.laps.filter(|l| *l > 0).unwrap_or(race.laps());
     let problem = Start::grid(parameters, &race.circuit, Some(laps), &slots).problem(parameters)?;
     let chosen = grid.iter().enumerate().step_by(EVERY);

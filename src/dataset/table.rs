@@ -88,7 +88,12 @@ impl Table {
         } else {
             Box::new(std::io::BufReader::new(file))
         };
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
+        // A carriage return before it goes with the blanks around the last cell; left to the reader, it would count
+        // the line's end to the next record.
+        let mut reader = csv::ReaderBuilder::new()
+            .flexible(true)
+            .terminator(csv::Terminator::Any(b'\n'))
+            .from_reader(bytes);
         let header = reader
             .headers()
             .map_err(|e| fail(std::io::Error::other(e)))?;
@@ -122,6 +127,7 @@ impl Table {
             let line = self.reader.position().line();
             match self.reader.read_record(&mut cells) {
                 Ok(false) => return Ok(made),
+                Ok(true) if cells.len() == 1 && cells[0].trim().is_empty() => continue,
                 Ok(true) => {}
                 Err(e) if e.is_io_error() => {
                     return Err(DatasetError::Table(

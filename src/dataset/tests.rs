@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::predict::view::View;
-use crate::race::{Compound, Event};
+use crate::race::{Compound, Event, TrackStatus};
 
 fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
@@ -83,6 +83,66 @@ fn a_folder_without_laps_says_what_there_is() {
         told.contains("1 rows were left out; the first fault: laps-2024.csv.zst line 2, round"),
         "{told}"
     );
+}
+
+#[test]
+fn seasons_before_those_asked_for_are_folded_into_form() {
+    let dir = tempfile::tempdir().unwrap();
+    for season in [2027, 2028] {
+        let rows: String = (1..=3)
+            .map(|lap| {
+                let end = 95 * lap;
+                format!("{season},1,X,ABC,7,T,{lap},95.0,,,,{end},1,SOFT,{lap},0,0,1,1\n")
+            })
+            .collect();
+        let name = format!("laps/laps-{season}.csv.zst");
+        write(dir.path(), &name, &format!("{HEADER}\n{rows}"));
+    }
+    let mut faults = Faults::default();
+    let history = form::History::read(dir.path(), &mut faults).unwrap();
+    let asked = Dataset::read(dir.path(), 2028..=2028).unwrap();
+    let before = form::between(dir.path(), &history, 2028).unwrap();
+    let seasons: Vec<u16> = before.iter().map(|r| r.season).collect();
+    assert_eq!(seasons, [2027]);
+    let mut told = Vec::new();
+    let races = before.iter().chain(&asked.races);
+    form::fold(&history, races, |key, form, _| {
+        told.push((key, form.clone()))
+    });
+    let both = Dataset::read(dir.path(), 2027..=2028).unwrap();
+    let mut expected = Vec::new();
+    form::fold(&history, &both.races, |key, form, _| {
+        expected.push((key, form.clone()))
+    });
+    // As if both seasons had been asked for.
+    assert_eq!(told.len(), 2);
+    assert!(told == expected);
+    // History that tells of them already is not told twice.
+    let mut history = history;
+    history.races.insert((2028, 1), form::PastRace::default());
+    assert!(
+        form::between(dir.path(), &history, 2028)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// The header is line 1, however lines end.
+#[test]
+fn faults_name_the_line_that_an_editor_shows() {
+    for end in ["\n", "\r\n"] {
+        let dir = tempfile::tempdir().unwrap();
+        let row = "2031,1,X,ABC,7,T,1,95.0,,,,100.0,1,SOFT,1,0,0,1,1";
+        let rows = [HEADER, row, "", &row.replace("95.0", "fast"), ""];
+        write(dir.path(), "laps/laps-2031.csv.zst", &rows.join(end));
+        let set = Dataset::read(dir.path(), 2031..=2031).unwrap();
+        let named: Vec<String> = set.faults.named.iter().map(ToString::to_string).collect();
+        assert!(
+            named[0].contains("line 4, lap_time_s = \"fast\""),
+            "{named:?}"
+        );
+        assert_eq!(set.races[0].cars[0].laps[0].accurate, Some(true));
+    }
 }
 
 #[test]
@@ -164,6 +224,76 @@ fn features_know_nothing_of_later_laps() {
         }
         assert!(compared > 300, "{compared}");
     }
+}
+
+/// Where no times of status changes are published, digits of laps to come are not read: neither at the line nor within
+/// the lap.
+#[test]
+fn no_digit_of_the_next_lap_is_read() {
+    const LAPS: u16 = 20;
+    let read = |cut: u16| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rows = format!("{HEADER}\n");
+        for (car, gap) in [(7_u16, 0.0), (8, 1.4), (9, 30.0)] {
+            for lap in 1..=LAPS {
+                // Safety cars on laps 6 and 7; from the cut on, another race.
+                let status = match lap {
+                    6 => "124",
+                    7 => "41",
+                    _ if lap > cut => "24",
+                    _ => "1",
+                };
+                let end = 100.0 + gap + 95.0 * f64::from(lap);
+                rows += &format!(
+                    "2031,1,X,D{car},{car},T,{lap},95.0,30.0,40.0,25.0,{end},1,SOFT,{lap},0,0,{status},1\n"
+                );
+            }
+        }
+        write(dir.path(), "laps/laps-2031.csv.zst", &rows);
+        Dataset::read(dir.path(), 2031..=2031).unwrap()
+    };
+    let floor = crate::predict::Floor::shipped();
+    let (cut, whole) = (12, read(LAPS));
+    let other = read(cut);
+    let (race, changed) = (&whole.races[0], &other.races[0]);
+    let known = |race: &RaceData| -> Vec<_> {
+        let laps = laptime::samples(race, &floor).into_iter().flatten();
+        let laps = laps.filter(|s| s.lap <= cut);
+        laps.map(|s| (s.car, s.lap, s.line.map(f32::to_bits), s.sectors))
+            .collect()
+    };
+    let rows = |race: &RaceData| -> Vec<_> {
+        let rows = super::pit::samples(race, &floor).into_iter();
+        let rows = rows.filter(|s| s.lap <= cut);
+        rows.map(|s| (s.car, s.lap, s.features.map(f32::to_bits)))
+            .collect()
+    };
+    assert_eq!(rows(race), rows(changed));
+    let (a, b) = (known(race), known(changed));
+    assert_eq!(a.len(), b.len());
+    assert!(a.len() > 20, "{}", a.len());
+    for (a, b) in a.iter().zip(&b) {
+        assert_eq!((a.0, a.1, a.2), (b.0, b.1, b.2));
+        for (a, b) in a.3.iter().zip(&b.3) {
+            let bits = |s: &Option<crate::predict::features::laptime::Sector>| {
+                s.as_ref().map(|s| s.x.map(f32::to_bits))
+            };
+            assert_eq!(bits(a), bits(b));
+        }
+    }
+    // What has been seen is known: the safety car came out on lap 6 and was gone at the end of lap 7.
+    let mut seen = Vec::new();
+    Walk::new(race).each(|view: &View, _, events| {
+        if let Event::LapCompleted {
+            driver_number: 7,
+            lap,
+        } = events[0]
+        {
+            seen.push((lap, view.status));
+        }
+    });
+    let under = seen.iter().filter(|s| s.1 == TrackStatus::SafetyCar);
+    assert_eq!(under.map(|s| s.0).collect::<Vec<_>>(), [6]);
 }
 
 #[test]

@@ -124,7 +124,6 @@ impl<'a> Walk<'a> {
                     if !known {
                         continue;
                     }
-                    self.status_at(&mut view, car, lap.checked_sub(1), Some(lap));
                     view.cars[car].current = Some(in_progress(&row, sector, view.status));
                     let driver_number = view.cars[car].number;
                     say(
@@ -138,8 +137,10 @@ impl<'a> Walk<'a> {
                 }
                 Step::Lap { car, lap } => {
                     let row = self.laps[car][lap];
-                    let next = (lap + 1 < self.laps[car].len()).then_some(lap + 1);
-                    self.status_at(&mut view, car, Some(lap), next);
+                    // Where no times of changes are known: what the lap that has ended has seen.
+                    if !self.timed_status {
+                        view.status = self.race.cars[car].laps[lap].status_at_end;
+                    }
                     self.weather(&mut view, car, lap);
                     view.cars[car].laps.push(row);
                     view.cars[car].position = self.race.cars[car].laps[lap].position;
@@ -194,15 +195,6 @@ impl<'a> Walk<'a> {
             cars: self.race.cars.iter().map(on_grid).collect(),
             ..View::default()
         }
-    }
-
-    /// Where no times of changes are known: what the laps on both sides of the line have seen.
-    fn status_at(&self, view: &mut View, car: usize, before: Option<usize>, after: Option<usize>) {
-        if self.timed_status {
-            return;
-        }
-        let seen = |at: Option<usize>| at.map_or(0, |l| self.laps[car][l].statuses);
-        view.status = both(seen(before), seen(after));
     }
 
     fn weather(&self, view: &mut View, car: usize, lap: usize) {
@@ -278,21 +270,4 @@ fn in_progress(lap: &LapView, sectors: u8, status: TrackStatus) -> LapView {
     };
     current.sectors[usize::from(sectors)..].fill(None);
     current
-}
-
-/// The gravest status that both laps have seen.
-fn both(before: u8, after: u8) -> TrackStatus {
-    use TrackStatus::{Red, SafetyCar, VirtualSafetyCar, VirtualSafetyCarEnding, Yellow};
-    let kind = |bits: u8| {
-        if bits & VirtualSafetyCarEnding.bit() != 0 {
-            bits | VirtualSafetyCar.bit()
-        } else {
-            bits
-        }
-    };
-    let shared = kind(before) & kind(after);
-    [Red, SafetyCar, VirtualSafetyCar, Yellow]
-        .into_iter()
-        .find(|s| shared & s.bit() != 0)
-        .unwrap_or(TrackStatus::Clear)
 }

@@ -97,6 +97,8 @@ pub struct Predictor {
     suspended_s: f64,
     /// Whether this is a race, whose lap is to be measured.
     measures: bool,
+    /// What the calendar says of a lap, where there is one.
+    calendar: LapKm,
     /// Laps of this race, as of the newest prediction, and how they are known.
     laps: Option<(u16, LapsFrom)>,
     odometer: Odometer,
@@ -131,6 +133,13 @@ impl Predictor {
     #[must_use]
     pub fn with_models(self, models: Models) -> Predictor {
         Predictor::with(self.floor, models)
+    }
+
+    /// With the length of a lap from the calendar (km), where it is in there.
+    #[must_use]
+    pub fn with_calendar(mut self, lap_km: Option<f64>) -> Predictor {
+        self.calendar = LapKm::of_calendar(lap_km);
+        self
     }
 
     /// Takes other models from the next record on, in the middle of a session, too.
@@ -176,6 +185,7 @@ impl Predictor {
             red_since: None,
             suspended_s: 0.0,
             measures: false,
+            calendar: LapKm::Unknown,
             laps: None,
             odometer: Odometer::default(),
             grader: Grader::default(),
@@ -229,7 +239,9 @@ impl Predictor {
         published: Published<'_>,
     ) -> Vec<Prediction> {
         if self.session_key != Some(view.session_key) {
+            let calendar = self.calendar;
             *self = Predictor::with(Arc::clone(&self.floor), self.laptimes.models().clone());
+            self.calendar = calendar;
             self.session_key = Some(view.session_key);
         }
         if !view.is_race() || self.finished {
@@ -350,10 +362,12 @@ impl Predictor {
         made
     }
 
-    /// What telemetry says of a lap. Against a circuit's name it is heard when it is done: the first laps are a
-    /// second long or short, as their ends come late.
+    /// What the calendar says of a lap, or else telemetry. Against a circuit's name that is heard when it is done: the
+    /// first laps are a second long or short, as their ends come late.
     fn lap(&self, view: &View) -> LapKm {
-        if self.odometer.is_done() || self.floor.circuit(&view.circuit).is_none() {
+        if self.calendar != LapKm::Unknown {
+            self.calendar
+        } else if self.odometer.is_done() || self.floor.circuit(&view.circuit).is_none() {
             self.odometer.lap()
         } else {
             LapKm::Unknown

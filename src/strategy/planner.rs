@@ -2,8 +2,10 @@
 //!
 //! Candidates are tried in two rounds with common random numbers: each over a share of the races, then the best of
 //! them, and every "box now", over all. So two plans differ by what they do and not by luck: the difference of two
-//! means is far more certain than either. The recommendation is the plan with the best mean finishing position; the
-//! reason gives it against the best of the other kind (staying out, or boxing).
+//! means is far more certain than either. The recommendation is the plan with the best mean finishing position, if
+//! over those races it beats staying out for now by more than [`SURE`] standard errors, in places or, where places do
+//! not tell, in time; else it is staying out, which can still become any of them. The reason gives it against the best
+//! of the other kind (staying out, or boxing).
 //!
 //! The races are those of [`RaceMonteCarlo`], on whichever backend: it is the one definition of a simulated race.
 //!
@@ -31,6 +33,8 @@ pub const MAX_RACES: u32 = 1_000_000;
 const KEYS_AT_ONCE: usize = 1 << 22;
 /// A plan within this many places of the best is as good (pit window).
 const AS_GOOD: f64 = 0.15;
+/// Standard errors from which one plan is better than another.
+pub const SURE: f64 = 2.0;
 /// Fewest laps between two stops, and before the flag.
 const SHORTEST_STINT: i32 = 6;
 
@@ -107,8 +111,9 @@ pub struct Difference {
     /// Share of the races in which it is better, and worse.
     pub better: f64,
     pub worse: f64,
-    /// Time gained on average (s), over the races that both finish.
+    /// Time gained on average (s), over the races that both finish, and the standard error of that.
     pub seconds: f64,
+    pub seconds_error: f64,
 }
 
 /// When a stop is as good as at its best.
@@ -137,7 +142,7 @@ pub struct Advice {
     /// The recommended plan against the best of the other kind.
     pub against: Option<(String, Difference)>,
     pub window: Option<Window>,
-    /// Best first.
+    /// The recommended one, then by mean position.
     pub plans: Vec<Outlook>,
 }
 
@@ -218,7 +223,26 @@ pub fn advise_on(
         .map(|(run, candidate)| (value(&run), run, candidate))
         .collect();
     tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+    prefer_staying_out(&mut tried);
     Ok(advice(start, question, position, window, tried))
+}
+
+/// Puts staying out first, unless the best plan is sure to gain something over it.
+fn prefer_staying_out(tried: &mut [(f64, Run, Candidate)]) {
+    let Some(stay) = tried.iter().position(|(_, _, c)| c.kind == Kind::Stay) else {
+        return;
+    };
+    if !difference(&tried[0].1, &tried[stay].1).is_gain() {
+        tried[..=stay].rotate_right(1);
+    }
+}
+
+impl Difference {
+    /// Whether the one plan is sure to gain something over the other: places, or time where places do not tell.
+    fn is_gain(&self) -> bool {
+        let level = self.places.abs() <= SURE * self.error;
+        self.places > SURE * self.error || (level && self.seconds > SURE * self.seconds_error)
+    }
 }
 
 fn advice(
@@ -496,12 +520,17 @@ fn difference(a: &Run, b: &Run) -> Difference {
         .zip(&b.time_ms)
         .filter_map(|(a, b)| Some(f64::from((*b)? - (*a)?) / 1000.0))
         .collect();
+    let shared = both.len().max(1) as f64;
+    let seconds = both.iter().sum::<f64>() / shared;
+    let spread = both.iter().map(|s| (s - seconds) * (s - seconds));
+    let spread = spread.sum::<f64>() / shared;
     Difference {
         places,
         error: (variance / n).sqrt(),
         better: gained().filter(|d| *d > 0.0).count() as f64 / n,
         worse: gained().filter(|d| *d < 0.0).count() as f64 / n,
-        seconds: both.iter().sum::<f64>() / both.len().max(1) as f64,
+        seconds,
+        seconds_error: (spread / shared).sqrt(),
     }
 }
 
@@ -553,7 +582,7 @@ fn reason(
         100.0 * best.lose,
     );
     if let Some((name, d)) = against {
-        let by = if d.places > 2.0 * d.error {
+        let by = if d.places > SURE * d.error {
             format!("gains {:.2} places", d.places)
         } else {
             format!(
@@ -575,4 +604,55 @@ fn reason(
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Places and times (ms) of a plan, race by race.
+    fn tried(name: &str, kind: Kind, races: &[(u8, i32)]) -> (f64, Run, Candidate) {
+        let run = Run {
+            position: races.iter().map(|r| r.0).collect(),
+            time_ms: races.iter().map(|r| Some(r.1)).collect(),
+        };
+        (value(&run), run, plan(name, kind, &[], false))
+    }
+
+    fn first(mut plans: Vec<(f64, Run, Candidate)>) -> String {
+        plans.sort_by(|a, b| a.0.total_cmp(&b.0));
+        prefer_staying_out(&mut plans);
+        plans[0].2.name.clone()
+    }
+
+    #[test]
+    fn within_the_noise_it_stays_out() {
+        let stay: Vec<(u8, i32)> = (0..400).map(|i| (1 + (i % 3) as u8, 90_000)).collect();
+        let like_it = |races: usize, place: i16, ms: i32| -> Vec<(u8, i32)> {
+            let moved = |(i, (p, t)): (usize, &(u8, i32))| {
+                let moves = i % 400 < races;
+                let p = if moves {
+                    (i16::from(*p) + place).max(1) as u8
+                } else {
+                    *p
+                };
+                (p, t + ms + (i as i32 % 5 - 2) * 100)
+            };
+            stay.iter().enumerate().map(moved).collect()
+        };
+        let against = |races: &[(u8, i32)]| {
+            first(vec![
+                tried("stay out", Kind::Stay, &stay),
+                tried("box now", Kind::BoxNow, races),
+            ])
+        };
+        // One race of four hundred is luck; two in five are not.
+        assert_eq!(against(&like_it(1, -1, 3_100)), "stay out");
+        assert_eq!(against(&like_it(160, -1, 3_100)), "box now");
+        // Where places do not tell, time does.
+        assert_eq!(against(&like_it(0, 0, -2_000)), "box now");
+        assert_eq!(against(&like_it(0, 0, 2_000)), "stay out");
+        // Quicker, but sure to lose places.
+        assert_eq!(against(&like_it(160, 1, -2_000)), "stay out");
+    }
 }

@@ -192,6 +192,11 @@ pub(super) fn figures(args: &Common) -> anyhow::Result<Value> {
         collector.write(folder)?;
         note!("features are in {}", folder.display());
     }
+    if total.ours[0].count == 0 {
+        note!(
+            "no lap could be judged: one that counts has a time, track_status 1, and a lap like it before it in its stint"
+        );
+    }
     let mut figures = total.json();
     let by_season: Map<String, Value> = seasons
         .iter()
@@ -239,7 +244,9 @@ fn judge(
 
 /// Everything predicted of the laps of a race, and what the model said if it failed.
 pub(super) fn drive(race: &RaceData, floor: &Floor, models: Models) -> (Predicted, Option<String>) {
-    let mut predictor = Predictor::new(floor.clone()).with_models(models);
+    let mut predictor = Predictor::new(floor.clone())
+        .with_models(models)
+        .with_calendar(race.calendar.lap_km);
     let mut made = Predicted::new();
     Walk::new(race).each(|view, seq, events| {
         for prediction in predictor.observe_view(view, seq, events) {

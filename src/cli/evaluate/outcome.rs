@@ -19,7 +19,7 @@ use super::Common;
 use super::podium::{Figures, Judged, MOMENTS, Score, Who};
 use super::races::side_by_side;
 use crate::cli::say::note;
-use crate::dataset::form::{FIRST_SEASON, History, PastRace, fold};
+use crate::dataset::form::{FIRST_SEASON, History, PastRace, between, fold};
 use crate::dataset::outcome::{Collector, Moment, grid_only, moments};
 use crate::dataset::{Faults, RaceData};
 use crate::predict::distance::{Distance, LapKm};
@@ -68,6 +68,8 @@ struct Made {
     moments: Vec<((u16, u16), Moment)>,
     /// What the model said when it failed first.
     failure: Option<String>,
+    /// Moments that were never reached (%), of a race with laps.
+    missing: Vec<u16>,
 }
 
 /// Every figure of these seasons.
@@ -82,7 +84,9 @@ pub(super) fn figures(common: &Common) -> anyhow::Result<Value> {
     let frequencies = Frequencies::shipped()?;
     let keep = common.features().is_some();
     let mut items = Vec::new();
-    let form = fold(&history, &set.races, |key, form, past| {
+    let before = between(&common.data, &history, *common.seasons.start())?;
+    let races = before.iter().chain(&set.races);
+    let form = fold(&history, races, |key, form, past| {
         let race = set.races.iter().find(|r| (r.season, r.round) == key);
         if let Some(race) = race {
             items.push(Item::Race {
@@ -111,7 +115,16 @@ pub(super) fn figures(common: &Common) -> anyhow::Result<Value> {
     });
     let mut figures = Figures::default();
     let mut collector = Collector::default();
-    for made in made {
+    let mut missing = 0;
+    for (made, item) in made.into_iter().zip(&items) {
+        if let (Item::Race { race, .. }, false) = (item, made.missing.is_empty()) {
+            missing += made.missing.len();
+            note!(
+                "{}: not judged at {:?} % of the distance: its laps do not tell who led by then, or who finished",
+                race.title(),
+                made.missing
+            );
+        }
         if let (Some(failure), 0) = (made.failure, figures.failures) {
             note!("{failure}");
         }
@@ -143,6 +156,7 @@ pub(super) fn figures(common: &Common) -> anyhow::Result<Value> {
         _ => Map::new(),
     };
     common.computed(&mut outcome, &[engine])?;
+    outcome.insert("moments_missing".into(), json!(missing));
     Ok(json!({ "outcome": outcome }))
 }
 
@@ -177,6 +191,7 @@ fn judge(
     });
     made.figures = judge.figures;
     made.failure = judge.failure;
+    made.missing = judge.due.iter().rev().copied().collect();
     if !judge.scores.is_empty() {
         made.figures.without_grid = u64::from(!judge.has_grid);
         made.figures.races.push(Judged {

@@ -193,7 +193,9 @@ fn rehearsed_answers_are_the_daemons() {
         laptime: engines().load().unwrap().laptime,
         ..Models::none()
     };
-    let mut daemon = Predictor::new(floor.clone()).with_models(model);
+    let mut daemon = Predictor::new(floor.clone())
+        .with_models(model)
+        .with_calendar(race.calendar.lap_km);
     let mut expected = Vec::new();
     Walk::new(race).each(|view, seq, events| {
         for prediction in daemon.observe_view(view, seq, events) {
@@ -268,4 +270,52 @@ fn the_models_hold_their_figures_on_2024() {
     for key in ["top3", "win"] {
         assert!(at(&outcome, &format!("outcome.calibration_error_{key}")) <= 0.03);
     }
+    assert_eq!(at(&outcome, "outcome.moments_missing"), 0.0);
+    let pit = pit::Args {
+        common: common(&data, 2024..=2024),
+        regret_races: 0,
+    };
+    let pit = pit::figures(&pit).unwrap();
+    println!("{pit}");
+    let of = |key: &str| at(&pit, &format!("pit.{key}"));
+    assert!(of("f1_within_2_laps") > 0.40 && of("brier") < 0.0465);
+    assert!(of("f1_within_2_laps") > 1.25 * of("baselines.floor.f1_within_2_laps"));
+    assert!(of("lap_within_1") > 0.30);
+    assert!(of("compound_accuracy") >= of("baselines.floor.compound_accuracy"));
+}
+
+/// Over races of all kinds of circuits, at a circuit that nobody knows.
+#[test]
+fn the_network_and_monte_carlo_lose_less_to_hindsight_than_plans_do() {
+    let Some(dir) = unseen(&["10", "16", "22"], &[]) else {
+        return;
+    };
+    let pit = pit::Args {
+        common: common(dir.path(), 2031..=2031),
+        regret_races: 2,
+    };
+    let pit = pit::figures(&pit).unwrap();
+    let ratio = at(&pit, "pit.regret_ratio");
+    assert!(ratio < 0.88, "{ratio}");
+}
+
+/// The race of 2020 on the outer layout: a known name, and 87 laps.
+#[test]
+fn another_layout_under_a_known_name_is_judged_to_its_end() {
+    let Some(data) = crate::predict::backtest::data() else {
+        return;
+    };
+    let mut set = Dataset::read(&data, 2020..=2020).unwrap();
+    let race = set.races.iter_mut().find(|r| r.title().contains("Sakhir"));
+    let race = race.expect("it is among the published races");
+    let floor = crate::predict::Floor::shipped();
+    let furthest = |race: &crate::dataset::RaceData| {
+        let (made, _) = laptime::drive(race, &floor, crate::predict::Models::none());
+        made.keys().map(|key| key.1).max()
+    };
+    assert_eq!(race.calendar.lap_km, Some(3.543));
+    assert_eq!(furthest(race), Some(87));
+    // Without a calendar lap times tell that it is another layout.
+    race.calendar.lap_km = None;
+    assert_eq!(furthest(race), Some(87));
 }
