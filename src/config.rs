@@ -38,7 +38,7 @@ pub const MAX_MQTT_SOURCES: usize = 16;
 pub const MAX_CHANNELS: usize = 1_024;
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where the journals lie.
@@ -82,7 +82,7 @@ impl Default for Config {
 }
 
 /// Logging. Reloaded on SIGHUP.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as
@@ -101,7 +101,7 @@ impl Default for Log {
 }
 
 /// Where answers are published.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Publish {
     pub mqtt: Option<publish::mqtt::Options>,
@@ -109,7 +109,7 @@ pub struct Publish {
 }
 
 /// The HTTP API.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     /// Address and port; port 0 takes a free one.
@@ -135,7 +135,7 @@ impl Default for Api {
 }
 
 /// The trained models.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engines {
     /// Their folder, or `none` for the statistical floor alone; empty: beside the program, else `engines/`.
@@ -146,7 +146,7 @@ pub struct Engines {
 }
 
 /// What is worked out beside the pipeline: telemetry, laps, stints, simulated races.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compute {
     /// `auto` (a GPU where one works, else the CPU), `cpu`, or `cuda` (the CPU, with an error in the log, where there
@@ -276,6 +276,14 @@ impl Config {
         config.map_err(refused)?.checked(text, &environment)
     }
 
+    /// The whole configuration as [`Config::from_toml`] reads it, passwords as `***`.
+    ///
+    /// # Errors
+    /// If a value has no form in TOML: a number beyond 63 bits, or a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
     /// What is worked out beside the pipeline.
     pub fn insight(&self) -> insight::Options {
         insight::Options {
@@ -350,6 +358,21 @@ impl Config {
             let why = format!("commit.interval_ms is {interval}; allowed: 0 to 1000");
             return Err(Wrong::at(&["commit", "interval_ms"], why));
         }
+        self.journal.validate().map_err(|e| {
+            let path = ["journal"].into_iter().chain(e.key.split('.'));
+            Wrong::at(&path.collect::<Vec<_>>(), format!("journal.{e}"))
+        })?;
+        if let Chosen::Folder(folder) = &self.engines.dir
+            && !folder.is_dir()
+        {
+            let why = format!(
+                "engines.dir is {}, which is no folder; give one, `none`, or leave it out",
+                folder.display()
+            );
+            return Err(Wrong::at(&["engines", "dir"], why));
+        }
+        self.check_clients()?;
+        self.check_files()?;
         observability::filter(&self.log.level)
             .map_err(|e| Wrong::at(&["log", "level"], format!("[log] {e}")))?;
         for (i, source) in self.mqtt.iter().enumerate() {
@@ -373,6 +396,85 @@ impl Config {
         if let Some(options) = &self.publish.zenoh {
             let wrong = |e| Wrong::within(&["publish", "zenoh"], "[publish.zenoh]", e);
             options.validate().map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every client of a broker has an id of its own: a broker lets go of one when another of the same
+    /// id comes, and so on for ever.
+    fn check_clients(&self) -> Result<(), Wrong> {
+        let mut clients: Vec<(String, &str)> = Vec::new();
+        if let Some(publisher) = &self.publish.mqtt {
+            let broker = &publisher.broker;
+            clients.push((broker.client_id_for("publisher"), &broker.url));
+        }
+        for (i, source) in self.mqtt.iter().enumerate() {
+            let client = (
+                source.broker.client_id_for(&source.name),
+                &*source.broker.url,
+            );
+            if clients.contains(&client) {
+                let why = format!(
+                    "[[mqtt]] number {}: another client of {} has the id {:?}, too, and a broker keeps but one of \
+                     them; give each source a name (or a client_id) of its own",
+                    i + 1,
+                    client.1,
+                    client.0
+                );
+                return Err(Wrong::at(&["mqtt", &i.to_string(), "name"], why));
+            }
+            clients.push(client);
+        }
+        Ok(())
+    }
+
+    /// Whether the files that are named exist. What is in them is read when it is needed, as it may change.
+    fn check_files(&self) -> Result<(), Wrong> {
+        let exists = |section: &[&str], key: &str, file: Option<&Path>| {
+            // One that may not be looked at from here may be the daemon's to read.
+            match file.map(|f| (f, f.try_exists())) {
+                Some((file, Ok(false))) => {
+                    let why = format!("{key} is {}, and there is no such file", file.display());
+                    Err(Wrong::at(&[section, &[key]].concat(), why))
+                }
+                _ => Ok(()),
+            }
+        };
+        let of_broker = |section: &[&str], broker: &mqtt::Broker| {
+            exists(section, "password_file", broker.password_file.as_deref())?;
+            exists(section, "ca_file", broker.ca_file.as_deref())?;
+            exists(
+                section,
+                "client_cert_file",
+                broker.client_cert_file.as_deref(),
+            )?;
+            exists(
+                section,
+                "client_key_file",
+                broker.client_key_file.as_deref(),
+            )
+        };
+        for (i, source) in self.mqtt.iter().enumerate() {
+            of_broker(&["mqtt", &i.to_string()], &source.broker)?;
+        }
+        if let Some(publisher) = &self.publish.mqtt {
+            of_broker(&["publish", "mqtt"], &publisher.broker)?;
+        }
+        if let Some(zenoh) = &self.zenoh {
+            let file = zenoh.network.password_file.as_deref();
+            exists(&["zenoh", "network"], "password_file", file)?;
+        }
+        if let Some(zenoh) = &self.publish.zenoh {
+            let file = zenoh.network.password_file.as_deref();
+            exists(&["publish", "zenoh", "network"], "password_file", file)?;
+        }
+        if let Some(openf1) = &self.openf1 {
+            exists(
+                &["openf1"],
+                "password_file",
+                openf1.password_file.as_deref(),
+            )?;
+            exists(&["openf1"], "ca_file", openf1.ca_file.as_deref())?;
         }
         Ok(())
     }
@@ -604,6 +706,71 @@ mod tests {
         let c = Config::from_parts("", environment(&[("TRACKSIDE__COMPUTE__BACKEND", "cuda")]))
             .unwrap();
         assert_eq!(c.compute.backend, Choice::Cuda);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_it_is_tried() {
+        let refused = |text: &str, parts: &[&str]| {
+            let said = Config::from_toml(text).unwrap_err().to_string();
+            for part in parts {
+                assert!(said.contains(part), "{part:?} is missing in: {said}");
+            }
+        };
+        let source = "[[mqtt]]\nname = 'a'\nurl = 'mqtt://a'\n";
+        refused(
+            &format!("{source}{source}"),
+            &["line 5", "number 2", "mqtt://a", "of its own"],
+        );
+        refused(
+            "[publish.mqtt]\nurl = 'mqtt://a'\nclient_id = 'x'\n[[mqtt]]\nurl = 'mqtt://a'\nclient_id = 'x'\n",
+            &["number 1", "\"x\""],
+        );
+        let elsewhere = source.replace("//a", "//b");
+        assert!(Config::from_toml(&format!("{source}{elsewhere}")).is_ok());
+        for (key, allowed) in [
+            ("segment_bytes = 10", "16384 to 4294967296"),
+            ("tail_entries = 0", "1 to 16384"),
+            ("tail_entries = 16385", "1 to 16384"),
+            ("retain.bytes = 0", "67108864 bytes"),
+            ("retain.days = 0", "1 to"),
+        ] {
+            let name = key.split(' ').next().unwrap();
+            refused(&format!("[journal]\n{key}\n"), &["line 2", name, allowed]);
+        }
+        refused(
+            "[engines]\ndir = '/nowhere/engines'\n",
+            &["line 2", "/nowhere/engines", "no folder"],
+        );
+        for key in ["password_file", "ca_file"] {
+            let file = format!("username = 'u'\n{key} = '/nowhere/file'\n");
+            for section in ["[[mqtt]]", "[publish.mqtt]", "[openf1]"] {
+                let parts = ["line 3", key, "/nowhere/file", "no such file"];
+                refused(&format!("{section}\n{file}"), &parts);
+            }
+        }
+        refused(
+            "[zenoh.network]\nusername = 'u'\npassword_file = '/nowhere/file'\n",
+            &["line 3", "no such file"],
+        );
+    }
+
+    /// What is shown can be checked and says the same, but for passwords.
+    #[test]
+    fn what_is_shown_is_a_configuration() {
+        let full = "data_dir = '/tmp'\n[journal.retain]\nbytes = 100000000\n\
+            [[mqtt]]\nname = 'a'\nusername = 'u'\npassword = 'box'\n[[mqtt]]\nname = 'b'\nversion = 4\n\
+            [zenoh]\nname = 'z'\n[zenoh.network]\nconnect = ['tcp/127.0.0.1:7447']\n\
+            [openf1]\nusername = 'o'\npassword = 'box'\n\
+            [publish.mqtt]\nprefix = 'p/q'\nencoding = 'cbor'\n[publish.zenoh]\n\
+            [engines]\ndir = 'none'\ntensorrt = 'fp16'\n[compute]\nbackend = 'cpu'\ncars = [1, 44]\n\
+            [channels.'oil p']\nunit = 'bar'\nlow = 2.5\n";
+        for text in ["", full] {
+            let config = Config::from_toml(text).unwrap();
+            let shown = config.to_toml().unwrap();
+            assert!(!shown.contains("box"), "{shown}");
+            let again = Config::from_toml(&shown).unwrap_or_else(|e| panic!("{e}: {shown}"));
+            assert_eq!(format!("{again:#?}"), format!("{config:#?}"), "{shown}");
+        }
     }
 
     #[test]

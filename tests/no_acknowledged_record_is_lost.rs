@@ -11,7 +11,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
@@ -29,6 +29,8 @@ const LONGEST_LIFE: Duration = Duration::from_millis(80);
 const KILLS_PER_BROKER_RESTART: usize = 17;
 const KILLS_PER_HANG: usize = 13;
 const HANG: Duration = Duration::from_millis(700);
+/// Kills before which something new was acknowledged: with fewer, the checks after the kills would say little.
+const LEAST_TELLING_KILLS: usize = KILLS / 4;
 const READY_WITHIN: Duration = Duration::from_secs(180);
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(180);
 const DURABLE_WITHIN: Duration = Duration::from_secs(180);
@@ -55,6 +57,7 @@ fn kill_9_loses_nothing_acknowledged_and_doubles_nothing() {
     let publisher = Publisher::connect(&broker, "kill-publisher");
     let mut messages = Recording::open(&path);
     let mut published: Vec<i64> = Vec::new();
+    let (mut heard, mut telling) = (0, 0);
     for kill in 1..=KILLS {
         for message in messages.by_ref().take(MESSAGES_PER_KILL) {
             published.push(message.id.expect("a recorded message has an _id"));
@@ -75,8 +78,10 @@ fn kill_9_loses_nothing_acknowledged_and_doubles_nothing() {
             daemon.kill();
         }
         let held = count(&home);
-        let lost: Vec<i64> = proxy
-            .acknowledged()
+        let acknowledged = proxy.acknowledged();
+        telling += usize::from(acknowledged.len() > heard);
+        heard = acknowledged.len();
+        let lost: Vec<i64> = acknowledged
             .iter()
             .map(|payload| id(payload))
             .filter(|id| !held.contains_key(id))
@@ -108,11 +113,22 @@ fn kill_9_loses_nothing_acknowledged_and_doubles_nothing() {
         &wrong[..wrong.len().min(10)]
     );
     assert_eq!(held.len(), published.len(), "records that nobody published");
+    // A wire that hears nothing would find nothing lost.
+    let acknowledged = proxy.acknowledged();
+    let known: HashSet<i64> = acknowledged.iter().map(|payload| id(payload)).collect();
     println!(
-        "{KILLS} kills, {} messages, {} acknowledgements heard, {} breaks of the publisher",
+        "{KILLS} kills, {telling} of them after new acknowledgements; {} messages, {} acknowledgements heard, of {} \
+         messages; {} breaks of the publisher",
         published.len(),
-        proxy.acknowledged().len(),
+        acknowledged.len(),
+        known.len(),
         publisher.breaks()
+    );
+    assert!(telling >= LEAST_TELLING_KILLS, "{telling} of {KILLS} kills");
+    assert_eq!(
+        known.len(),
+        published.len(),
+        "messages never heard to be acknowledged"
     );
 }
 

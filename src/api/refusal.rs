@@ -95,7 +95,7 @@ pub(crate) fn quoted(value: &str) -> String {
 
 pub(crate) async fn no_such_route(uri: Uri) -> Refusal {
     Refusal::missing(format!(
-        "there is no {}; the routes are /health, /api/v1/{{state,cars,telemetry,predictions,scores,sessions,records}}, /ws, /metrics and /",
+        "there is no {}; the routes are /health, /api/v1/{{state,cars,telemetry,predictions,scores,sessions,records,insights,strategy,analytics/drivers}}, /ws, /metrics and /",
         quoted(uri.path())
     ))
 }

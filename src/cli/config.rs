@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Subcommand;
 
 use crate::cli::say::say;
@@ -38,8 +39,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         Action::Show(file) => {
             let config = Config::load(file.config.as_deref())?;
-            // Debug shows secrets as dots: their type does not print them.
-            say!("{config:#?}");
+            // Passwords show as ***: their type does not give them away.
+            let shown = config
+                .to_toml()
+                .context("the configuration cannot be shown")?;
+            say!("{}", shown.trim_end());
         }
     }
     Ok(())

@@ -267,6 +267,9 @@ fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     if args.kind.is_none() && args.format != Format::Ndjson {
         bail!("a table holds one kind: say which with --kind, or take --format ndjson");
     }
+    if let (Some(kind), Format::Csv | Format::Parquet) = (args.kind, args.format) {
+        export::check_table(kind)?;
+    }
     let bar = bar();
     let reader = Journal::open_read_only(&args.place.dir()?, &mut show(&bar))?;
     let query = Query {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use crate::cli::say::{note, say};
 use crate::engines::Chosen;
 use crate::ingest::Message;
 use crate::ingest::mqtt::Broker;
-use crate::ingest::recording;
+use crate::ingest::recording::{self, Meter};
 use crate::ingest::replay::{self, Pace};
 use crate::ingest::tally::Tally;
 use crate::ingest::writer::{CommitOptions, Writer};
@@ -25,6 +25,9 @@ use crate::predict::floor::Floor;
 use crate::predict::{Predictor, Scores};
 use crate::race::{ClassificationRow, PitRow, StatusChange, StintRow};
 use crate::record::Time;
+
+/// Lines that were no messages and are spelt out; further ones are counted.
+const MAX_SPELT_OUT: u64 = 5;
 
 /// Messages between two commits when replaying through this process.
 const COMMIT_MESSAGES: usize = 8_192;
@@ -60,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["mqtt", "zenoh"])]
     data: Option<PathBuf>,
     /// Folder of the models, or `none` for the statistical floor alone.
-    #[arg(long, value_name = "DIR|none", default_value = "", conflicts_with_all = ["mqtt", "zenoh"])]
+    #[arg(long, value_name = "DIR|none", default_value = "", hide_default_value = true, conflicts_with_all = ["mqtt", "zenoh"])]
     engines: Chosen,
 }
 
@@ -84,14 +87,14 @@ async fn publish(args: &Args) -> anyhow::Result<()> {
             on_interrupt.cancel();
         }
     });
-    let bar = spinner();
-    let mut tell = |p: replay::Progress| {
-        bar.set_position(p.messages);
-        if let Some(at) = p.at {
-            bar.set_message(at.to_string());
-        }
-    };
     let reader = recording::Reader::open(&args.file)?;
+    let bar = Bar::of(&reader);
+    let mut tell = |p: replay::Progress| {
+        if let Some(fault) = &p.fault {
+            note!("{fault}; trying again");
+        }
+        bar.show(p.messages, p.at);
+    };
     let summary = match (&args.mqtt, &args.zenoh) {
         (Some(url), _) => {
             let broker = Broker {
@@ -106,26 +109,82 @@ async fn publish(args: &Args) -> anyhow::Result<()> {
         }
         (None, None) => unreachable!("checked by the caller"),
     };
-    bar.finish_and_clear();
-    let rate = summary.messages as f64 / summary.elapsed_s.max(1e-9);
-    say!(
-        "{} messages in {:.1} s ({rate:.0}/s)",
-        summary.messages,
-        summary.elapsed_s
-    );
+    bar.finish();
     if let Some(fault) = &summary.first_fault {
-        say!(
+        note!(
             "{} lines were no messages; the first: {fault}",
             summary.skipped
         );
     }
+    if summary.stopped {
+        let arrived = summary.delivered.unwrap_or(summary.messages);
+        let (read, what) = (summary.messages, arrival(&summary));
+        bail!("interrupted: {arrived} of the {read} messages that were read were {what}");
+    }
+    something(&args.file, summary.messages, summary.skipped)?;
+    let rate = summary.messages as f64 / summary.elapsed_s.max(1e-9);
+    say!(
+        "{} messages {} in {:.1} s ({rate:.0}/s)",
+        summary.messages,
+        arrival(&summary),
+        summary.elapsed_s
+    );
     Ok(())
 }
 
-fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {msg}");
-    ProgressBar::new_spinner()
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+/// What became of the messages: over MQTT it is known that they arrived.
+const fn arrival(summary: &replay::Summary) -> &'static str {
+    match summary.delivered {
+        Some(_) => "acknowledged",
+        None => "put",
+    }
+}
+
+/// Refuses what held no message at all: it is hardly what was meant.
+fn something(file: &Path, messages: u64, skipped: u64) -> anyhow::Result<()> {
+    if messages > 0 {
+        return Ok(());
+    }
+    let file = file.display();
+    match skipped {
+        0 => bail!("{file} is empty; a recording has one message a line"),
+        _ => bail!(
+            "{file} holds no message ({skipped} lines are none); a recording has \
+             {{\"t\":…,\"topic\":…,\"payload\":…}} a line, as NDJSON, plain or zstd"
+        ),
+    }
+}
+
+/// How far the recording's file has been read, and when that will be over.
+struct Bar {
+    bar: ProgressBar,
+    meter: Meter,
+}
+
+impl Bar {
+    fn of(reader: &recording::Reader) -> Bar {
+        let meter = reader.meter();
+        // A pipe has no length, and so no end that could be told.
+        let (length, template) = match meter.of() {
+            0 => (None, "{spinner} {msg}  {elapsed}"),
+            of => (Some(of), "[{bar:40}] {percent}%  {msg}  {eta} left"),
+        };
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Bar { bar, meter }
+    }
+
+    fn show(&self, messages: u64, at: Option<Time>) {
+        self.bar.set_position(self.meter.read());
+        let at = at.map(|t| t.to_string()).unwrap_or_default();
+        self.bar.set_message(format!("{messages} messages  {at}"));
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// What `--summary` writes.
@@ -138,10 +197,13 @@ struct Summary<'a> {
     pits: Vec<PitRow>,
     track_status: &'a [StatusChange],
     scores: &'a Scores,
+    /// Why the recording could not be read to its end, where it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<&'a str>,
 }
 
 impl<'a> Summary<'a> {
-    fn new(live: &'a Live, tally: &'a Tally) -> Summary<'a> {
+    fn new(live: &'a Live, tally: &'a Tally, incomplete: Option<&'a str>) -> Summary<'a> {
         let race = live.race();
         Summary {
             session_key: race.session.key,
@@ -151,6 +213,7 @@ impl<'a> Summary<'a> {
             pits: race.pit_rows(),
             track_status: race.track_status_history(),
             scores: live.scores(),
+            incomplete,
         }
     }
 }
@@ -186,24 +249,34 @@ fn offline(args: &Args) -> anyhow::Result<()> {
     )?;
     let mut predictions = args.predictions.as_deref().map(create).transpose()?;
 
-    let bar = spinner();
+    for loss in reader.losses() {
+        note!("the journal is damaged: {loss}");
+    }
+    let recording = recording::Reader::open(&args.file)?;
+    let bar = Bar::of(&recording);
     let mut schedule = Schedule::new(args.speed);
-    let (mut waiting, mut skipped) = (0, 0_u64);
-    for recorded in recording::Reader::open(&args.file)? {
+    let (mut waiting, mut played, mut skipped) = (0, 0_u64, 0_u64);
+    let mut incomplete = None;
+    for recorded in recording {
         let recorded = match recorded {
             Ok(recorded) => recorded,
             Err(e) if e.is_of_one_line() => {
                 skipped += 1;
-                note!("{}: {e}", args.file.display());
+                if skipped <= MAX_SPELT_OUT {
+                    note!("{}: {e}", args.file.display());
+                }
                 continue;
             }
-            Err(e) => return Err(e).context(args.file.display().to_string()),
+            Err(e) => {
+                // What was read counts for what it is.
+                incomplete = Some(e.to_string());
+                break;
+            }
         };
         let pause = schedule.pause_before(recorded.at);
         if waiting == COMMIT_MESSAGES || (waiting > 0 && !pause.is_zero()) {
             advance(&mut writer, &mut live, &reader, predictions.as_mut())?;
-            bar.inc(waiting as u64);
-            bar.set_message(recorded.at.to_string());
+            bar.show(played, Some(recorded.at));
             waiting = 0;
         }
         std::thread::sleep(pause);
@@ -213,27 +286,38 @@ fn offline(args: &Args) -> anyhow::Result<()> {
             received: Instant::now(),
             ack: None,
         });
-        waiting += 1;
+        (waiting, played) = (waiting + 1, played + 1);
     }
     advance(&mut writer, &mut live, &reader, predictions.as_mut())?;
     if let Some(mut file) = predictions {
         file.flush()?;
     }
-    bar.finish_and_clear();
+    bar.finish();
+    if skipped > MAX_SPELT_OUT {
+        note!(
+            "and {} more lines that are no messages",
+            skipped - MAX_SPELT_OUT
+        );
+    }
 
     {
         let tally = writer.tally();
         let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = &args.summary {
             let mut file = create(path)?;
-            serde_json::to_writer_pretty(&mut file, &Summary::new(&live, &tally))?;
+            let summary = Summary::new(&live, &tally, incomplete.as_deref());
+            serde_json::to_writer_pretty(&mut file, &summary)?;
             file.flush()?;
         }
         print_result(&live, &tally, skipped);
     }
     live.close()?;
-    writer.close()?;
-    Ok(())
+    writer.finish()?;
+    if let Some(fault) = incomplete {
+        let file = args.file.display();
+        bail!("{file}: {fault}; the {played} messages before it were played");
+    }
+    something(&args.file, played, skipped)
 }
 
 /// When each message of a recording is due.

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::say::say;
+use crate::cli::say::{note, say};
 use crate::ingest::mqtt::Broker;
 use crate::ingest::recording::{self, Recorded};
 use crate::ingest::replay::{self, Pace, Source};
@@ -170,7 +170,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                     }
                 });
                 let source = messages(simulator);
-                let mut tell = |p: replay::Progress| progress.show(p);
+                let mut tell = |p: replay::Progress| progress.show(&p);
                 let (done, whereto) = match (mqtt, zenoh) {
                     (Some(url), _) => {
                         let broker = Broker::at(url);
@@ -185,7 +185,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                     }
                     (None, None) => return Ok(()),
                 };
-                progress.finish(done.messages, &whereto);
+                progress.finish(done.delivered.unwrap_or(done.messages), &whereto);
                 Ok(())
             })
         }
@@ -204,7 +204,7 @@ fn record(simulator: Simulator, path: &Path, mut progress: Bar) -> anyhow::Resul
         done.messages += 1;
         done.at = Some(message.t);
         done.bytes += message.payload.len() as u64;
-        progress.show(done);
+        progress.show(&done);
     }
     writer.finish().with_context(wrong)?;
     progress.finish(done.messages, &format!("in {}", path.display()));
@@ -239,7 +239,10 @@ impl Bar {
         }
     }
 
-    fn show(&mut self, progress: replay::Progress) {
+    fn show(&mut self, progress: &replay::Progress) {
+        if let Some(fault) = &progress.fault {
+            note!("{fault}; trying again");
+        }
         if self.shown.elapsed() < SHOW_EVERY {
             return;
         }

@@ -55,7 +55,12 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Folder of the models, for the network's second opinion, or `none`.
-    #[arg(long, value_name = "DIR|none", default_value = "")]
+    #[arg(
+        long,
+        value_name = "DIR|none",
+        default_value = "",
+        hide_default_value = true
+    )]
     engines: Chosen,
 }
 

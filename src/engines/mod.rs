@@ -20,7 +20,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,7 @@ pub enum Chosen {
 }
 
 /// Whether models are given to a GPU where TensorRT is, and what their products are computed in there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Acceleration {
     Off,
@@ -78,6 +78,16 @@ impl<'de> Deserialize<'de> for Chosen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Chosen, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Chosen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Chosen::Found => serializer.serialize_str(""),
+            Chosen::None => serializer.serialize_str("none"),
+            Chosen::Folder(folder) => folder.serialize(serializer),
+        }
     }
 }
 

@@ -209,3 +209,85 @@ impl Queue {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn message(topic: &str, bytes: usize) -> Message {
+        Message {
+            topic: topic.into(),
+            payload: Bytes::from(vec![b' '; bytes]),
+            received: Instant::now(),
+            ack: None,
+        }
+    }
+
+    /// What was offered and taken, until the first that was not.
+    fn take_until_shed(intake: &Intake, topic: &str, bytes: usize, most: usize) -> usize {
+        (0..most)
+            .take_while(|_| intake.offer(message(topic, bytes)).unwrap())
+            .count()
+    }
+
+    #[tokio::test]
+    async fn what_streams_is_shed_first_then_all_and_each_is_counted() {
+        let (intake, mut queue) = Intake::new(&Handle::current());
+        let gauge = intake.gauge();
+        let keep_free = QUEUE_MESSAGES / SHED_BELOW;
+        // Up to an eighth of the queue everything has room.
+        let taken = take_until_shed(&intake, "v1/car_data", 10, usize::MAX);
+        assert_eq!((taken, gauge.shed()), (QUEUE_MESSAGES - keep_free + 1, 1));
+        for topic in [
+            "v1/location",
+            "v1/intervals",
+            "trackside/v1/frames/1/1",
+            "nonsense",
+        ] {
+            assert_eq!(intake.offer(message(topic, 10)), Ok(false), "{topic}");
+        }
+        assert_eq!(gauge.shed(), 5);
+        // The rest is for what does not stream.
+        let taken = take_until_shed(&intake, "v1/laps", 10, usize::MAX);
+        assert_eq!((taken, gauge.shed()), (keep_free - 1, 6));
+        assert_eq!(gauge.fill(), 1.0);
+        assert_eq!(intake.offer(message("v1/race_control", 10)), Ok(false));
+        // And none of it once there is room again.
+        let mut taken = Vec::new();
+        tokio::task::spawn_blocking(move || {
+            queue.gather(&mut taken, QUEUE_MESSAGES, Duration::ZERO, Duration::ZERO);
+            assert_eq!(taken.len(), QUEUE_MESSAGES);
+            drop(taken);
+            assert_eq!(intake.offer(message("v1/car_data", 10)), Ok(true));
+            assert_eq!(intake.gauge().shed(), 7);
+            drop(queue);
+            assert_eq!(intake.offer(message("v1/car_data", 10)), Err(Closed));
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_too() {
+        const LARGE: usize = 1024 * 1024;
+        let (intake, _queue) = Intake::new(&Handle::current());
+        let taken = take_until_shed(&intake, "v1/car_data", LARGE, usize::MAX);
+        assert_eq!(taken, 28, "of 32 MiB, an eighth is kept free");
+        let taken = taken + take_until_shed(&intake, "v1/laps", LARGE, usize::MAX);
+        assert_eq!(
+            taken, 31,
+            "the topic and what a message costs beside come on top"
+        );
+        // Who may not shed waits instead.
+        let waiting = intake.send(message("v1/laps", LARGE));
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), waiting)
+                .await
+                .is_err()
+        );
+    }
+}

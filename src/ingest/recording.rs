@@ -18,6 +18,8 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -76,8 +78,42 @@ struct Line<'a> {
     payload_hex: Option<Cow<'a, str>>,
 }
 
+/// How much of a recording's file has been read, for whoever shows progress.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    read: Arc<AtomicU64>,
+    of: u64,
+}
+
+impl Meter {
+    /// Bytes read of the file, as it lies on the disk.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Its length (bytes); 0 where that is not known, as of a pipe.
+    pub const fn of(&self) -> u64 {
+        self.of
+    }
+}
+
+/// A file under a [`Meter`].
+struct Metered {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(into)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
 /// Reads a recording line by line; holds one line at a time.
 pub struct Reader {
+    meter: Meter,
     lines: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     number: u64,
@@ -95,7 +131,18 @@ impl Reader {
             source,
         };
         let file = File::open(path).map_err(wrap)?;
-        Reader::new(file).map_err(wrap)
+        let meter = Meter {
+            read: Arc::default(),
+            of: file.metadata().map_err(wrap)?.len(),
+        };
+        let read = Arc::clone(&meter.read);
+        let reader = Reader::new(Metered { file, read }).map_err(wrap)?;
+        Ok(Reader { meter, ..reader })
+    }
+
+    /// How much of it has been read; of one that [`Reader::new`] made, nothing is known.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     /// Reads from anything, plain or zstd.
@@ -112,6 +159,7 @@ impl Reader {
             Box::new(source)
         };
         Ok(Reader {
+            meter: Meter::default(),
             lines,
             line: Vec::new(),
             number: 0,
@@ -377,10 +425,12 @@ mod tests {
                 .unwrap();
         }
         writer.finish().unwrap();
-        assert_eq!(
-            Reader::open(&path).unwrap().filter(Result::is_ok).count(),
-            20_000
-        );
+        let mut reader = Reader::open(&path).unwrap();
+        let meter = reader.meter();
+        assert!(meter.read() < meter.of() / 2, "{meter:?}");
+        assert_eq!(reader.by_ref().filter(Result::is_ok).count(), 20_000);
+        assert_eq!(meter.read(), path.metadata().unwrap().len());
+        assert_eq!(meter.read(), meter.of());
 
         let whole = std::fs::read(&path).unwrap();
         let results = read(&whole[..whole.len() / 2]);

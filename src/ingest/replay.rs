@@ -89,7 +89,7 @@ impl Default for Options {
 }
 
 /// How far a replay is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Messages played so far.
     pub messages: u64,
@@ -97,12 +97,16 @@ pub struct Progress {
     pub at: Option<Time>,
     /// Bytes of payload played.
     pub bytes: u64,
+    /// Why it stands still, if it does: the broker is out of reach.
+    pub fault: Option<String>,
 }
 
 /// What a replay did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     pub messages: u64,
+    /// Of these, what the broker has acknowledged; `None` where nobody acknowledges.
+    pub delivered: Option<u64>,
     /// Lines that were no messages.
     pub skipped: u64,
     /// What was wrong with the first of them.
@@ -184,17 +188,20 @@ pub async fn publish_mqtt(
                 }
                 sent += 1;
             }
-            trouble = trouble(&mut progress) => return Err(fault(trouble)),
+            trouble = trouble(&mut progress, &mut player) => return Err(fault(trouble)),
         }
     }
     drop(to);
     let mut outbox = outbox;
     tokio::select! {
         ended = &mut outbox => ended.map_err(|e| fault(e.to_string()))?,
-        trouble = trouble(&mut progress) => return Err(fault(trouble)),
+        trouble = trouble(&mut progress, &mut player) => return Err(fault(trouble)),
     }
     let end = progress.borrow().clone();
-    let summary = player.finish(stop);
+    let summary = Summary {
+        delivered: Some(end.delivered),
+        ..player.finish(stop)
+    };
     if end.refused > 0 {
         return Err(Error::Refused {
             url: broker.url.clone(),
@@ -210,33 +217,37 @@ pub async fn publish_mqtt(
     Ok(summary)
 }
 
-/// Ends when the broker has refused us, or has been out of reach for too long.
-async fn trouble(progress: &mut watch::Receiver<outbox::Progress>) -> String {
+/// Ends when the broker has refused us, or has been out of reach for too long. Tells what is wrong meanwhile.
+async fn trouble(
+    progress: &mut watch::Receiver<outbox::Progress>,
+    player: &mut Player<'_>,
+) -> String {
+    let mut since = tokio::time::Instant::now();
     loop {
         let (connected, rejected, error) = {
             let p = progress.borrow_and_update();
             (p.connected, p.rejected, p.last_error.clone())
         };
-        let error = error.unwrap_or_else(|| "no answer".into());
         if rejected && !connected {
-            return error;
+            return error.unwrap_or_default();
         }
+        player.tell_fault(error.filter(|_| !connected));
         if connected {
             // The sender outlives us or all is over; then the other branch has won.
             if progress.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            since = tokio::time::Instant::now();
             continue;
         }
-        let back = progress.wait_for(|p| p.connected || p.rejected);
-        // The borrow that comes with the answer must not live on while we wait.
-        match tokio::time::timeout(UNREACHABLE, back)
-            .await
-            .map(|p| p.is_ok())
-        {
-            Ok(true) => {}
-            Ok(false) => std::future::pending::<()>().await,
-            Err(_) => return format!("out of reach for {UNREACHABLE:?}; the last error: {error}"),
+        match tokio::time::timeout_at(since + UNREACHABLE, progress.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => std::future::pending::<()>().await,
+            Err(_) => {
+                let error = progress.borrow().last_error.clone();
+                let error = error.unwrap_or_else(|| "no answer".into());
+                return format!("out of reach for {UNREACHABLE:?}; the last error: {error}");
+            }
         }
     }
 }
@@ -406,12 +417,19 @@ impl<'a> Player<'a> {
             && self.told.elapsed() >= TELL_EVERY
         {
             self.told = Instant::now();
-            (self.tell)(self.progress);
+            (self.tell)(self.progress.clone());
+        }
+    }
+
+    fn tell_fault(&mut self, fault: Option<String>) {
+        if self.progress.fault != fault {
+            self.progress.fault = fault;
+            (self.tell)(self.progress.clone());
         }
     }
 
     fn finish(mut self, stop: &CancellationToken) -> Summary {
-        (self.tell)(self.progress);
+        (self.tell)(self.progress.clone());
         self.summary.stopped |= stop.is_cancelled();
         self.summary.elapsed_s = self.began.elapsed().as_secs_f64();
         self.summary

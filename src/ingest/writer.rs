@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ const SESSION_CHANGE: u32 = 1_000;
 const COMMIT_RETRY: Duration = Duration::from_millis(250);
 
 /// How records are gathered into commits.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommitOptions {
     /// A commit closes at this many messages: fewer than a source may have out, or it would wait for
@@ -239,12 +239,23 @@ impl Writer {
         Ok(accepted)
     }
 
-    /// Commits what is left and seals the journal.
+    /// Commits what is left and closes the journal. The last segment stays open: a daemon that starts again
+    /// goes on with it.
     ///
     /// # Errors
     /// The journal's.
     pub fn close(mut self) -> Result<(), journal::Error> {
         self.commit()?;
+        self.journal.close()
+    }
+
+    /// [`Writer::close`] at the end of what there is to write: the last segment is sealed.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub fn finish(mut self) -> Result<(), journal::Error> {
+        self.commit()?;
+        self.journal.close_segment()?;
         self.journal.close()
     }
 

@@ -2,7 +2,9 @@
 //!
 //! NDJSON is the recording format: `{"t": …, "topic": …, "payload": …}` a line, in order of sequence;
 //! `t` is the latest date seen so far (the journal keeps no time of receipt). CSV and Parquet have
-//! OpenF1's columns; lists, and gaps that may be laps, are JSON text.
+//! OpenF1's columns; lists, and gaps that may be laps, are JSON text. Every version of a document is a row:
+//! the last columns, `_key` and `_id`, tell which rows are of one document, and which of them is the newest
+//! (the one with the highest `_id`; where there is none, the last).
 
 use std::io::{self, Write};
 
@@ -16,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::{Entries, Error};
 use crate::record::codec::{FRAMES_PREFIX, openf1_topic};
-use crate::record::{Entry, Kind, Record, Time};
+use crate::record::{Entry, Kind, Record, Time, key};
 
 /// Rows in a Parquet row group: also what is held in memory.
 const ROW_GROUP_ROWS: usize = 16_384;
@@ -31,9 +33,29 @@ pub enum ExportError {
     #[error("cannot write the export: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
     #[error("a record cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     #[error("{0} do not fit a table; export them as NDJSON")]
     NoTable(&'static str),
+}
+
+impl From<serde_json::Error> for ExportError {
+    fn from(error: serde_json::Error) -> ExportError {
+        match error.io_error_kind() {
+            // A full disk, or a reader that has gone.
+            Some(_) => ExportError::Write(error.into()),
+            None => ExportError::Json(error),
+        }
+    }
+}
+
+/// Whether a kind can be written as a table: to be asked before anything is created for it.
+///
+/// # Errors
+/// [`ExportError::NoTable`].
+pub fn check_table(kind: Kind) -> Result<(), ExportError> {
+    columns(kind)
+        .map(|_| ())
+        .ok_or(ExportError::NoTable(kind.name()))
 }
 
 /// The topic on which an entry came, or would be published.
@@ -94,7 +116,9 @@ type Columns = &'static [(&'static str, Column)];
 fn columns(kind: Kind) -> Option<Columns> {
     use Column::{Date, Flag, Json, Number, Text, Whole};
     macro_rules! columns {
-        ($($name:ident: $column:ident),* $(,)?) => { &[$((stringify!($name), $column)),*] };
+        ($($name:ident: $column:ident),* $(,)?) => {
+            &[$((stringify!($name), $column),)* ("_key", Text), ("_id", Whole)]
+        };
     }
     Some(match kind {
         Kind::CarData => columns!(
@@ -185,10 +209,16 @@ fn columns(kind: Kind) -> Option<Columns> {
 }
 
 fn fields(entry: &Entry) -> Result<Map<String, Value>, ExportError> {
-    match serde_json::to_value(&entry.record)? {
-        Value::Object(fields) => Ok(fields),
-        _ => Ok(Map::new()),
-    }
+    let Value::Object(mut fields) = serde_json::to_value(&entry.record)? else {
+        return Ok(Map::new());
+    };
+    let key = match &entry.key {
+        Some(key) => key.to_string(),
+        None => key::derive(&entry.record).as_str().to_owned(),
+    };
+    fields.insert("_key".to_owned(), key.into());
+    fields.insert("_id".to_owned(), entry.id.into());
+    Ok(fields)
 }
 
 fn cell(value: Option<&Value>) -> String {

@@ -119,7 +119,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use block::columns::{CarDataColumns, LocationColumns};
 pub use block::stats::SessionSummary;
@@ -133,7 +133,7 @@ pub use verify::{Report, repair, verify};
 pub use writer::Journal;
 
 /// When a commit is durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// When it returns.
@@ -144,7 +144,7 @@ pub enum Durability {
 }
 
 /// What is kept. Nothing set: everything.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// Most bytes in segments.
@@ -154,7 +154,7 @@ pub struct Retention {
 }
 
 /// How a journal is kept.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// A segment is sealed when it is this large (bytes).
@@ -166,6 +166,50 @@ pub struct Options {
     /// Below this much room (bytes) the journal calls the disk full, so that the rest of the machine
     /// is not choked, nor the index, which comes after.
     pub reserve_bytes: u64,
+}
+
+/// Smallest and largest segment that may be configured (bytes): a file for every few commits would help nobody,
+/// and retention takes whole segments.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024..=4 * 1024 * 1024 * 1024;
+
+/// A value that the journal does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}; allowed: {allowed}")]
+pub struct Invalid {
+    /// Within the journal's section.
+    pub key: &'static str,
+    pub value: u64,
+    pub allowed: String,
+}
+
+impl Options {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first key that is wrong, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let within =
+            |key, value, allowed: std::ops::RangeInclusive<u64>| match allowed.contains(&value) {
+                true => Ok(()),
+                false => Err(Invalid {
+                    key,
+                    value,
+                    allowed: format!("{} to {}", allowed.start(), allowed.end()),
+                }),
+            };
+        within("segment_bytes", self.segment_bytes, SEGMENT_BYTES)?;
+        let most = block::MAX_BLOCK_ENTRIES as u64;
+        within("tail_entries", self.tail_entries as u64, 1..=most)?;
+        if let Some(bytes) = self.retain.bytes.filter(|b| *b < self.segment_bytes) {
+            return Err(Invalid {
+                key: "retain.bytes",
+                value: bytes,
+                allowed: format!("a segment ({} bytes) and more", self.segment_bytes),
+            });
+        }
+        let days = self.retain.days.map_or(1, u64::from);
+        within("retain.days", days, 1..=u64::from(u32::MAX))
+    }
 }
 
 impl Default for Options {

@@ -54,7 +54,12 @@ pub struct Common {
     #[arg(long, value_name = "OUT")]
     features: Option<PathBuf>,
     /// Folder of the models, or `none` for the floor alone.
-    #[arg(long, value_name = "DIR|none", default_value = "")]
+    #[arg(
+        long,
+        value_name = "DIR|none",
+        default_value = "",
+        hide_default_value = true
+    )]
     engines: Chosen,
     /// What computes them: cpu, cpu-fp16 (as in fp16, summed in fp32), tensorrt or tensorrt-fp16.
     #[arg(long, value_name = "ENGINE", default_value = "cpu")]
