@@ -170,9 +170,8 @@ fn policy(engines: &Chosen) -> anyhow::Result<Option<Policy>> {
 fn told_laps(start: &Start) -> String {
     match start.laps_from {
         LapsFrom::Guess => format!("{} (a guess; --laps says it)", start.laps),
-        LapsFrom::Told | LapsFrom::Calendar | LapsFrom::Measured | LapsFrom::Circuit => {
-            start.laps.to_string()
-        }
+        LapsFrom::Measured => format!("{} (as measured; --laps says it)", start.laps),
+        LapsFrom::Told | LapsFrom::Calendar | LapsFrom::Circuit => start.laps.to_string(),
     }
 }
 

@@ -149,7 +149,7 @@ pub struct Advice {
 /// Why there is no advice.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlannerError {
-    #[error("car {0} is out of the race: there is nothing to plan")]
+    #[error("car {0} races no more: it has finished or is out, and there is nothing to plan")]
     Out(u8),
     #[error("the race is over: {0} of {1} laps are done")]
     Over(u16, u16),
@@ -560,9 +560,11 @@ fn window(first: &[(f64, Candidate)]) -> Option<Window> {
 fn doubt(start: &Start) -> String {
     match start.laps_from {
         LapsFrom::Guess => format!(". That the race has {} laps is a guess", start.laps),
-        LapsFrom::Told | LapsFrom::Calendar | LapsFrom::Measured | LapsFrom::Circuit => {
-            String::new()
-        }
+        LapsFrom::Measured => format!(
+            ". That the race has {} laps follows from the lap as telemetry measures it, and may be one off",
+            start.laps
+        ),
+        LapsFrom::Told | LapsFrom::Calendar | LapsFrom::Circuit => String::new(),
     }
 }
 
