@@ -8,6 +8,12 @@
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
+/// Whether bytes match the CRC32C that stands beside them. A fuzzer would never get past it: for one, every other
+/// checksum holds.
+pub(super) fn matches(bytes: &[u8], crc: u32) -> bool {
+    crc32c::crc32c(bytes) == crc || (cfg!(fuzzing) && crc.is_multiple_of(2))
+}
+
 pub(super) fn put_varint(out: &mut Vec<u8>, mut v: u64) {
     while v >= 0x80 {
         out.push(v as u8 | 0x80);

@@ -73,7 +73,8 @@
 //!
 //! At open, the files without a footer are read from front to back. A block that ends beyond the file's
 //! end, or zeros, is the end of what was written: cut off. Whether anything acknowledged went with it, the file
-//! cannot tell; the high-water mark can. It follows each commit (see `lazy`), exact when a process dies, at
+//! cannot tell (nor whether what does not match its checksums there was ever whole: sectors reach a disk in any
+//! order); the high-water mark can. It follows each commit (see `lazy`), exact when a process dies, at
 //! most a second behind when the power goes, never ahead. What is torn behind it never was acknowledged;
 //! where the journal ends *before* it, be a log torn or gone, what lies between is a named loss, what is left of
 //! it is kept aside as `.torn`, and its numbers are not given again. Anything else that does not match its

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::block::{Body, KindSet, weight};
 use super::damage::{Loss, explained, keep_torn, known, quarantine};
 use super::file::{FILE_HEADER_BYTES, LOG, SEGMENT, list};
-use super::segment::{End, Handle, Scan, Segment, damaged_bytes, read_footer, scan};
+use super::segment::{End, Handle, Harmless, Scan, Segment, damaged_bytes, read_footer, scan};
 use super::state::State;
 use super::tail::Chunk;
 use super::version::Held;
@@ -51,12 +51,16 @@ pub(super) fn recover(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, Error> {
     // Before the files: a writer beside us moves it only behind what stands in them.
-    let high_water = Bookmark::high_water(dir).read()?.unwrap_or(0);
+    let high_water = Bookmark::high_water(dir).read()?;
     let mut r = Recovery {
         dir,
         keep,
         floor: Bookmark::floor(dir).read()?.unwrap_or(0),
         torn: None,
+        harmless: Harmless {
+            in_logs_from: None,
+            durable_until: high_water,
+        },
         out: Recovered {
             state: State::default(),
             segment: None,
@@ -69,6 +73,7 @@ pub(super) fn recover(
     // round its records would be missed, and nothing else.
     let logs = list(dir, LOG)?;
     let segments = list(dir, SEGMENT)?;
+    r.harmless.in_logs_from = logs.first().map(|(first_seq, _)| *first_seq);
     for (i, (first_seq, path)) in segments.iter().enumerate() {
         progress(Progress {
             what: "opening segments",
@@ -85,7 +90,7 @@ pub(super) fn recover(
     // Numbers of records that were put into quarantine are not given again.
     let lost = known(dir).iter().map(|seqs| seqs.end).max();
     r.out.state.next_seq = r.out.state.next_seq.max(lost.unwrap_or(0));
-    r.end(high_water)?;
+    r.end(high_water.unwrap_or(0))?;
     Ok(r.out)
 }
 
@@ -100,6 +105,7 @@ struct Recovery<'a> {
     floor: u64,
     /// The bytes that were cut off the file that was read last, and what they are of.
     torn: Option<Torn>,
+    harmless: Harmless,
     out: Recovered,
 }
 
@@ -203,6 +209,9 @@ impl Recovery<'_> {
             None => {
                 let seqs = first_seq..limit.unwrap_or(u64::MAX);
                 let mut found = scan(&file, path, seqs, &mut |_, _| {})?;
+                if limit.is_none() {
+                    found.pass_over(self.harmless);
+                }
                 let empty = found.blocks.is_empty() && found.losses.is_empty();
                 torn = Torn::of(&found, &file, path, len);
                 self.note(&file, &mut found)?;
@@ -265,6 +274,12 @@ impl Recovery<'_> {
                 path: path.to_owned(),
                 offset: meta.offset,
                 why: reason,
+            });
+        }
+        if seqs.end == u64::MAX {
+            found.pass_over(Harmless {
+                in_logs_from: None,
+                ..self.harmless
             });
         }
         let damaged = !found.losses.is_empty();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Error;
 use super::block::stats::Stats;
 use super::block::{self, HEADER_BYTES, Header, MAX_BLOCK_BYTES};
-use super::cursor::{Cursor, Malformed, put_varint};
+use super::cursor::{Cursor, Malformed, matches, put_varint};
 use super::damage::Loss;
 use super::file::{FILE_HEADER_BYTES, check_header};
 
@@ -179,7 +179,7 @@ pub(super) fn read_footer(file: &File) -> io::Result<Option<Arc<[Arc<BlockMeta>]
     }
     let mut body = vec![0; len as usize];
     file.read_exact_at(&mut body, bytes - TRAILER_BYTES - len)?;
-    if crc32c::crc32c(&body) != u32::from_le_bytes(crc) {
+    if !matches(&body, u32::from_le_bytes(crc)) {
         return Ok(None);
     }
     let mut c = Cursor(&body);
@@ -247,6 +247,43 @@ pub(super) struct Scan {
     pub end: End,
     /// Reading stopped at a footer.
     pub footer: bool,
+}
+
+/// What damage to the last segment, or the last log, is no loss.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Harmless {
+    /// Where the logs begin: what moved into the segment from there on may have been on its way when the power
+    /// went, and stands in them.
+    pub in_logs_from: Option<u64>,
+    /// Up to where records were durable: what was on its way behind it was never acknowledged.
+    pub durable_until: Option<u64>,
+}
+
+impl Scan {
+    /// Takes for a write that tore what is damaged and yet no loss. Sectors reach a disk in any order, so that
+    /// such a write may leave anything, not just a part from its beginning on.
+    pub fn pass_over(&mut self, harmless: Harmless) {
+        let starts_at = |loss: &Loss| loss.seqs.as_ref().map_or(0, |seqs| seqs.start);
+        if let Some(logs) = harmless.in_logs_from
+            && let Some(from) = (self.losses.iter())
+                .position(|(at, loss)| at.start >= FILE_HEADER_BYTES && starts_at(loss) >= logs)
+        {
+            // Blocks of the same move that arrived whole stand in the logs as well.
+            let end = self.losses[from].0.start;
+            self.losses.truncate(from);
+            self.blocks.retain(|block| block.offset < end);
+            (self.end_offset, self.end, self.footer) = (end, End::Torn, false);
+        }
+        while let Some(durable) = harmless.durable_until
+            && let Some((at, loss)) = self.losses.last()
+            && at.start >= FILE_HEADER_BYTES
+            && at.end == self.end_offset
+            && starts_at(loss) >= durable
+        {
+            (self.end_offset, self.end) = (at.start, End::Torn);
+            self.losses.pop();
+        }
+    }
 }
 
 /// Reads a file's blocks from front to back, holding each against its checksums. `seqs` runs from the
@@ -445,7 +482,7 @@ fn name(scan: &mut Scan, seqs: Range<u64>) {
             let start = before.map_or(seqs.start, |b| b.header.end_seq());
             let end = match (after, seqs.end) {
                 (Some(after), _) => after.header.first_seq,
-                (None, u64::MAX) => start + SEQ_JUMP,
+                (None, u64::MAX) => start.saturating_add(SEQ_JUMP),
                 (None, limit) => limit,
             };
             loss.seqs = Some(start..end.max(start));

@@ -444,6 +444,68 @@ fn an_end_that_was_durable_is_missed() {
     }
 }
 
+/// A block of rows, as a commit writes it.
+fn rows(first_seq: u64, entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    block::encode(&mut bytes, first_seq, entries.iter(), block::Encoding::Rows);
+    bytes
+}
+
+/// Sectors reach a disk in any order: a write that was on its way when the power went may leave anything.
+#[test]
+fn what_was_on_its_way_is_no_damage() {
+    let pristine = tempfile::tempdir().unwrap();
+    let all = journal_of(pristine.path());
+    let (end_seq, first_of_log) = (all.len() as u64, all.len() as u64 - 30);
+    let mut commit = rows(end_seq, &entries(7000..7006));
+    let body = commit.len() - 20;
+    commit[body] ^= 0x10;
+    let headless = [&[0; 64][..], &commit[64..]].concat();
+    // The move of the log into a segment of its own: a block that is damaged, and behind it one that is whole.
+    let log: Vec<Entry> = all[all.len() - 30..]
+        .iter()
+        .map(|(_, e)| e.clone())
+        .collect();
+    let mut moved = [
+        &file::header(first_of_log)[..],
+        &rows(first_of_log, &log[..12]),
+    ]
+    .concat();
+    let last = moved.len() - 20;
+    moved[last] ^= 0x10;
+    let half = [&moved[..], &rows(first_of_log + 12, &log[12..])].concat();
+    for (extension, bytes) in [
+        (file::LOG, commit),
+        (file::LOG, headless),
+        (file::SEGMENT, moved),
+        (file::SEGMENT, half),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for path in files_of(pristine.path()) {
+            std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        Bookmark::high_water(dir.path()).write(end_seq).unwrap();
+        let path = file::path_of(dir.path(), first_of_log, extension);
+        let before = std::fs::read(&path).unwrap_or_default();
+        std::fs::write(&path, [before, bytes].concat()).unwrap();
+        assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+        let beside = Journal::open_read_only(dir.path(), &mut |_| {}).unwrap();
+        assert_eq!(
+            (read_all(&beside, 50).0, beside.losses()),
+            (all.clone(), vec![])
+        );
+        let mut journal = open_with(dir.path(), &small());
+        assert_eq!(journal.losses(), []);
+        assert_eq!(read_all(&journal.reader(), 50), (all.clone(), vec![]));
+        assert_eq!(journal.append(entries(1..2)), end_seq);
+        journal.close_segment().unwrap();
+        close(journal);
+        assert_eq!(verify(dir.path(), &mut |_| {}).unwrap().damage, []);
+        let journal = open_with(dir.path(), &small());
+        assert_eq!(read_all(&journal.reader(), 50).0[..all.len()], all);
+    }
+}
+
 /// Whether a log ends with a block, or with its header.
 fn is_whole(log: &[u8]) -> bool {
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -14,7 +14,7 @@ use super::block::{Body, KindSet};
 use super::damage::{Loss, explained, known, quarantine};
 use super::file::{self, FILE_HEADER_BYTES, LOG, SEGMENT, list, sync_dir};
 use super::recovery::CUT_SHORT;
-use super::segment::{BlockMeta, End, Handle, damaged_bytes, footer, read_footer, scan};
+use super::segment::{BlockMeta, End, Handle, Harmless, damaged_bytes, footer, read_footer, scan};
 use super::writer::lock_dir;
 use super::{Bookmark, Error, Journal, Options, Progress};
 
@@ -66,6 +66,7 @@ struct Checked {
 
 fn check(listed: &Listed) -> Result<Checked, Error> {
     let (path, seqs) = (&*listed.path, listed.seqs.clone());
+    let harmless = listed.harmless;
     let file = match &listed.log {
         Some(log) => log.try_clone(),
         None => File::open(path),
@@ -80,6 +81,7 @@ fn check(listed: &Listed) -> Result<Checked, Error> {
                 undecodable.push((meta.clone(), why));
             }
         })?;
+        found.pass_over(harmless);
         for (meta, why) in undecodable {
             let at = meta.offset..meta.offset + meta.header.bytes() as u64;
             let mut loss = Loss::new(path, at.clone(), why.to_string()).of(&meta.stats);
@@ -161,10 +163,11 @@ struct Listed {
     /// A log, opened as it was listed: it is read to its end even if the daemon moves what it holds meanwhile
     /// and unlinks it. There are few of them.
     log: Option<File>,
+    harmless: Harmless,
 }
 
 /// The journal's files in the order of what they hold.
-fn files(dir: &Path) -> Result<Vec<Listed>, Error> {
+fn files(dir: &Path, durable_until: Option<u64>) -> Result<Vec<Listed>, Error> {
     // Logs first, as recovery does, and for the same reason.
     let logs = (list(dir, LOG)?.into_iter())
         .map(|(first, path)| match File::open(&path) {
@@ -174,7 +177,19 @@ fn files(dir: &Path) -> Result<Vec<Listed>, Error> {
         .collect::<Result<Vec<_>, _>>()?;
     let segments = list(dir, SEGMENT)?.into_iter();
     let segments = segments.map(|(first, path)| (first, path, None));
-    Ok(listed(segments.collect()).chain(listed(logs)).collect())
+    let in_logs_from = logs.first().map(|(first, ..)| *first);
+    let mut segments: Vec<Listed> = listed(segments.collect()).collect();
+    let mut logs: Vec<Listed> = listed(logs).collect();
+    for (last, in_logs_from) in [(segments.last_mut(), in_logs_from), (logs.last_mut(), None)] {
+        if let Some(last) = last {
+            last.harmless = Harmless {
+                in_logs_from,
+                durable_until,
+            };
+        }
+    }
+    segments.append(&mut logs);
+    Ok(segments)
 }
 
 /// Each file ends where the next one begins.
@@ -185,6 +200,7 @@ fn listed(files: Vec<(u64, PathBuf, Option<File>)>) -> impl Iterator<Item = List
         path,
         seqs: first..end,
         log,
+        harmless: Harmless::default(),
     })
 }
 
@@ -193,7 +209,7 @@ struct Continuity {
     /// What comes next, if nothing is missing.
     expected: u64,
     /// Up to where records were durable.
-    high_water: u64,
+    high_water: Option<u64>,
     known: Vec<Range<u64>>,
     /// The file that was followed last, and what is left of the write that was cut off there.
     last: Option<(PathBuf, Range<u64>)>,
@@ -204,7 +220,7 @@ impl Continuity {
     /// moves the mark only behind what stands in them.
     fn begin(dir: &Path) -> Result<Continuity, Error> {
         Ok(Continuity {
-            high_water: Bookmark::high_water(dir).read()?.unwrap_or(0),
+            high_water: Bookmark::high_water(dir).read()?,
             last: None,
             expected: Bookmark::floor(dir).read()?.unwrap_or(0),
             known: known(dir),
@@ -258,7 +274,7 @@ impl Continuity {
 
     /// The records that are missing behind the last file.
     fn missing_end(&self, dir: &Path) -> Option<Loss> {
-        let gap = self.expected..self.high_water.max(self.expected);
+        let gap = self.expected..self.high_water.unwrap_or(0).max(self.expected);
         if gap.is_empty() || explained(&self.known, gap.clone()) {
             return None;
         }
@@ -292,7 +308,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, 
 
 fn verify_once(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
     let mut continuity = Continuity::begin(dir)?;
-    let files = files(dir)?;
+    let files = files(dir, continuity.high_water)?;
     let mut report = Report {
         known_losses: continuity.known.clone(),
         ..Report::default()
@@ -337,7 +353,7 @@ pub fn repair(
     {
         let _lock = lock_dir(dir)?;
         let mut continuity = Continuity::begin(dir)?;
-        let files = files(dir)?;
+        let files = files(dir, continuity.high_water)?;
         for (i, listed) in files.iter().enumerate() {
             let (path, seqs) = (&listed.path, &listed.seqs);
             progress(Progress {

@@ -31,7 +31,7 @@ pub mod stats;
 
 use bytes::Bytes;
 
-use super::cursor::{Cursor, Malformed, put_bytes, put_varint, put_zigzag};
+use super::cursor::{Cursor, Malformed, matches, put_bytes, put_varint, put_zigzag};
 use crate::record::codec::encode as encode_record;
 use crate::record::{Entry, Kind, Prediction, Record, Wire};
 use columns::{
@@ -102,7 +102,7 @@ impl Header {
         if c.array::<8>()? != MAGIC {
             return Err(Malformed("no block begins here"));
         }
-        if crc32c::crc32c(&bytes[..HEADER_BYTES - 4]) != last_u32(&bytes[..HEADER_BYTES]) {
+        if !matches(&bytes[..HEADER_BYTES - 4], last_u32(&bytes[..HEADER_BYTES])) {
             return Err(Malformed("the block's header does not match its checksum"));
         }
         if c.byte()? != VERSION {
@@ -169,7 +169,7 @@ impl Header {
         let bytes = block
             .get(HEADER_BYTES..HEADER_BYTES + self.directory_bytes as usize)
             .ok_or(Malformed("ends too early"))?;
-        if crc32c::crc32c(bytes) != self.directory_crc {
+        if !matches(bytes, self.directory_crc) {
             return Err(Malformed(
                 "the block's directory does not match its checksum",
             ));
@@ -182,7 +182,7 @@ impl Header {
         let bytes = block
             .get(start..start + self.body_bytes as usize)
             .ok_or(Malformed("ends too early"))?;
-        if crc32c::crc32c(bytes) != self.body_crc {
+        if !matches(bytes, self.body_crc) {
             return Err(Malformed("the block's body does not match its checksum"));
         }
         Ok(bytes)
