@@ -8,7 +8,7 @@
 //
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
 // `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
-// `hang:CALL:N` (the Nth call of that name never returns), `slow:CALL:N` (it takes half a second).
+// `hang:CALL:N` (the Nth call of that name never returns), `slow:CALL:N` (it takes a second and a half).
 
 #define SHIM_WITHOUT_MAIN
 #include "shim.cpp"
@@ -56,7 +56,7 @@ int answer(const char *name) {
   const u32 nth = ++calls[name];
   const std::string at = ":" + std::string(name) + ":" + std::to_string(nth);
   if (option(("fail" + at).c_str())) broken = true;
-  if (option(("slow" + at).c_str())) usleep(500 * 1000);
+  if (option(("slow" + at).c_str())) usleep(1500 * 1000);
   while (option(("hang" + at).c_str())) sleep(1);
   return broken ? ILLEGAL_ADDRESS : 0;
 }
