@@ -10,7 +10,7 @@
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
 // `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
 // `refuse:CALL:N` (the Nth call of that name is refused, and nothing else), `hang:CALL:N` (it never returns),
-// `slow:CALL:N` (it takes half a second).
+// `slow:CALL:N` (it takes a second and a half).
 
 #define SHIM_WITHOUT_MAIN
 #include "shim.cpp"
@@ -84,7 +84,7 @@ int answer(const char *name) {
     at += std::to_string(++calls[name]);
   }
   if (option(("fail" + at).c_str())) broken = true;
-  if (option(("slow" + at).c_str())) usleep(500 * 1000);
+  if (option(("slow" + at).c_str())) usleep(1500 * 1000);
   while (option(("hang" + at).c_str())) sleep(1);
   if (broken) return ILLEGAL_ADDRESS;
   return option(("refuse" + at).c_str()) ? INVALID_VALUE : 0;

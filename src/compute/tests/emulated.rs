@@ -357,6 +357,22 @@ fn ticks(gpu: &Processor, ticker: &mut Ticker, span: Duration) -> (Vec<By>, Dura
     (by, longest)
 }
 
+/// Ticks until that holds of what did each, a second at a time.
+fn ticks_until(
+    gpu: &Processor,
+    ticker: &mut Ticker,
+    holds: impl Fn(&[By]) -> bool,
+) -> (Vec<By>, Duration) {
+    let (mut all, mut longest) = (Vec::new(), Duration::ZERO);
+    let began = Instant::now();
+    while !holds(&all) && began.elapsed() < BACK_WITHIN {
+        let (by, took) = ticks(gpu, ticker, Duration::from_secs(1));
+        all.extend(by);
+        longest = longest.max(took);
+    }
+    (all, longest)
+}
+
 /// Longest that a tick may take here: the limit to begin, that to end, and room for a machine with much else to do.
 const LONGEST_TICK: Duration = Duration::from_millis(1_000);
 
@@ -369,14 +385,20 @@ fn a_device_that_hangs_costs_one_tick_its_limit() {
     }
     let gpu = Choice::Cuda.open().unwrap().0.hurried();
     let mut ticker = gpu.ticker();
+    let cuda = Cuda::open().unwrap();
+    let hangs = |_: &[By]| cuda.state() == State::Silent;
+    let (by, longest) = ticks_until(&gpu, &mut ticker, hangs);
+    let on_gpu = by.iter().filter(|by| **by == By::Cuda).count();
+    assert!((1..20).contains(&on_gpu), "{on_gpu} graphs until it hangs");
+    assert!((TICK_LIMIT..LONGEST_TICK).contains(&longest), "{longest:?}");
     // Past the time at which a device that had failed would be opened anew.
     let (by, longest) = ticks(&gpu, &mut ticker, FIRST_REST * 2);
-    let on_gpu = by.iter().filter(|by| **by == By::Cuda).count();
-    assert_eq!(on_gpu, 19, "graphs until it hangs");
+    assert!(
+        !by.contains(&By::Cuda) && longest < LONGEST_TICK,
+        "{longest:?}"
+    );
     assert!(by.ends_with(&[By::Cpu; 100]), "{}", by.len());
-    assert!((TICK_LIMIT..LONGEST_TICK).contains(&longest), "{longest:?}");
     assert_eq!(gpu.at_work(), By::Cpu);
-    let cuda = Cuda::open().unwrap();
     assert_eq!(cuda.state(), State::Silent);
     let kernel = Kernel::LapFeatures;
     let said = cuda.try_run(&mut *case(kernel, Size::Small, 1).task());
@@ -396,16 +418,20 @@ fn no_tick_waits_for_a_capture_or_for_a_device_that_opens() {
     }
     let gpu = Choice::Cuda.open().unwrap().0.hurried();
     let mut ticker = gpu.ticker();
-    let (by, longest) = ticks(&gpu, &mut ticker, FIRST_REST * 2);
+    let is_back = |by: &[By]| {
+        let by_cpu = by.iter().rposition(|by| *by == By::Cpu).unwrap_or(0);
+        by_cpu > 100 && by.ends_with(&[By::Cuda; 20])
+    };
+    let (by, longest) = ticks_until(&gpu, &mut ticker, is_back);
+    assert!(is_back(&by), "it did not come back");
     let began = by.iter().position(|by| *by == By::Cuda).unwrap();
     assert!(
         began > 5,
-        "the CPU ticked {began} times beside a capture of half a second"
+        "the CPU ticked {began} times beside a slow capture"
     );
-    let failed = began + by[began..].iter().position(|by| *by == By::Cpu).unwrap();
-    let back = by[failed..].iter().position(|by| *by == By::Cuda);
-    assert!(back.is_some_and(|cpu| cpu > 5), "{back:?} of {}", by.len());
-    assert!(longest < LONGEST_TICK.min(TICK_LIMIT * 5), "{longest:?}");
+    let by_cpu = by[began..].iter().filter(|by| **by == By::Cpu).count();
+    assert!(by_cpu > 20, "{by_cpu} while it rested");
+    assert!(longest < LONGEST_TICK, "{longest:?}");
     comes_back(&Cuda::open().unwrap());
     println!("{DONE}");
 }
@@ -431,10 +457,9 @@ fn a_device_that_hangs_when_it_is_opened_anew_holds_nobody_up() {
 #[test]
 fn a_device_that_is_busy_loses_nothing() {
     let test = "a_device_that_is_busy_loses_nothing";
-    if !inside(
-        test,
-        "slow:cuMemcpyDtoDAsync_v2:1,slow:cuMemcpyDtoDAsync_v2:2",
-    ) {
+    // To capture a second graph would break it.
+    let slow = "slow:cuMemcpyDtoDAsync_v2:1,fail:cuGraphInstantiateWithFlags:2";
+    if !inside(test, slow) {
         return;
     }
     let patient = Cuda::open().unwrap();
@@ -453,7 +478,7 @@ fn a_device_that_is_busy_loses_nothing() {
     let free = patient.memory().unwrap().0;
     let busy = {
         let patient = patient.clone();
-        std::thread::spawn(move || patient.measure_copy(1 << 20, 2))
+        std::thread::spawn(move || patient.measure_copy(1 << 20, 1))
     };
     let mut by = Vec::new();
     while !busy.is_finished() {
@@ -467,8 +492,12 @@ fn a_device_that_is_busy_loses_nothing() {
     assert!(by.contains(&By::Cpu), "{by:?}");
     // The device is at work, and yet some of that was the CPU's.
     assert_eq!((gpu.at_work(), witness.by()), (By::Cuda, By::Cpu));
-    // The same graph, at once.
-    assert_eq!((ticked(&mut graph), cuda.state()), (By::Cuda, State::Open));
+    // The same graph.
+    let began = Instant::now();
+    while ticked(&mut graph) == By::Cpu {
+        assert!(began.elapsed() < BACK_WITHIN);
+    }
+    assert_eq!(cuda.state(), State::Open);
     // Blocks that were allocated meanwhile are parked; none is lost.
     let parked = free - patient.memory().unwrap().0;
     assert!(parked <= 4 << 20, "{parked} bytes");
