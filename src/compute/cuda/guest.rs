@@ -104,6 +104,8 @@ impl Cuda {
                 // SAFETY: the context is current; freed by `leave` or `tidy`, or with the context.
                 let memory = unsafe { result::malloc_sync(bytes) }.call("cuMemAlloc")?;
                 clear_gaps(device.stream(), memory, &own)?;
+                // The guest's maker has a stream of its own, and may give the memory back at once.
+                device.synchronize()?;
                 memory
             };
             Ok((Sent(device.context()), memory))
@@ -350,5 +352,38 @@ impl Device {
         for (_, lodger) in self.lodgers().drain() {
             let _ = lodger.leave();
         }
+    }
+}
+
+/// A guest for tests: its output is its input.
+#[cfg(test)]
+pub(in crate::compute) struct Echo {
+    bytes: usize,
+    addresses: Vec<u64>,
+}
+
+#[cfg(test)]
+impl Echo {
+    /// Of so many numbers.
+    pub(in crate::compute) fn of(numbers: usize) -> Box<dyn Guest> {
+        Box::new(Echo {
+            bytes: numbers * size_of::<f32>(),
+            addresses: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Guest for Echo {
+    unsafe fn bind(&mut self, addresses: &[u64]) -> Result<(), String> {
+        self.addresses = addresses.to_vec();
+        Ok(())
+    }
+
+    unsafe fn enqueue(&mut self, stream: *mut c_void) -> Result<(), String> {
+        let (from, to) = (self.addresses[0], self.addresses[1]);
+        // SAFETY: the caller's promise, of these addresses and of the stream.
+        unsafe { result::memcpy_dtod_async(to, from, self.bytes, stream.cast()) }
+            .map_err(|e| e.to_string())
     }
 }
