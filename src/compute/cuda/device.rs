@@ -535,7 +535,8 @@ impl Device {
         })
     }
 
-    fn synchronize(&self) -> Result<(), CudaError> {
+    /// Waits for the stream of launches and ticks.
+    pub(super) fn synchronize(&self) -> Result<(), CudaError> {
         // SAFETY: the stream is this device's.
         unsafe { result::stream::synchronize(self.stream) }.call("cuStreamSynchronize")
     }

@@ -334,3 +334,36 @@ fn first(guest: &mut dyn Guest, addresses: &[u64]) -> Result<(), CudaError> {
         waited.and(gone).and(ran)
     }
 }
+
+/// A guest for tests: its output is its input.
+#[cfg(test)]
+pub(in crate::compute) struct Echo {
+    bytes: usize,
+    addresses: Vec<u64>,
+}
+
+#[cfg(test)]
+impl Echo {
+    /// Of so many numbers.
+    pub(in crate::compute) fn of(numbers: usize) -> Box<dyn Guest> {
+        Box::new(Echo {
+            bytes: numbers * size_of::<f32>(),
+            addresses: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl Guest for Echo {
+    unsafe fn bind(&mut self, addresses: &[u64]) -> Result<(), String> {
+        self.addresses = addresses.to_vec();
+        Ok(())
+    }
+
+    unsafe fn enqueue(&mut self, stream: *mut c_void) -> Result<(), String> {
+        let (from, to) = (self.addresses[0], self.addresses[1]);
+        // SAFETY: the caller's promise, of these addresses and of the stream.
+        unsafe { result::memcpy_dtod_async(to, from, self.bytes, stream.cast()) }
+            .map_err(|e| e.to_string())
+    }
+}

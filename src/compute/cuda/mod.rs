@@ -37,6 +37,8 @@ use std::time::{Duration, Instant};
 
 pub use self::error::CudaError;
 pub use self::graph::{Graph, TickGraph};
+#[cfg(test)]
+pub(in crate::compute) use self::guest::Echo;
 pub use self::guest::{Current, Guest, Hold, Hosted, Maker, Staged};
 pub use self::properties::Properties;
 pub use self::pulse::State;

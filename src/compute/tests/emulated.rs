@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{compare, fresh_seed};
-use crate::compute::cuda::{Cuda, CudaError, FIRST_REST, State, TICK_LIMIT, TickGraph};
+use crate::compute::cuda::{Cuda, CudaError, Echo, FIRST_REST, State, TICK_LIMIT, TickGraph};
 use crate::compute::workload::{Case, Size, case, tick};
 use crate::compute::{Backend, By, Choice, Cpu, Kernel, Processor, Ticker, Witness};
 use crate::strategy::duel::{Terms, board, board_on};
@@ -502,5 +502,66 @@ fn a_device_that_is_busy_loses_nothing() {
     let parked = free - patient.memory().unwrap().0;
     assert!(parked <= 4 << 20, "{parked} bytes");
     drop(graph);
+    println!("{DONE}");
+}
+
+/// An engine of somebody else's answers, outlasts a device that is busy, and leaves nothing behind; so does one that
+/// never came.
+#[test]
+fn a_guest_outlasts_a_busy_device_and_leaves_nothing() {
+    let test = "a_guest_outlasts_a_busy_device_and_leaves_nothing";
+    // The guest's first run, that of its play and its capture are such copies, too.
+    if !inside(test, "slow:cuMemcpyDtoDAsync_v2:4") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let numbers: Vec<f32> = (0..10).map(|n| n as f32).collect();
+    let hosted = cuda.host(&[10], &[10], || Ok(Echo::of(10))).unwrap();
+    let expected = vec![numbers.clone()];
+    let echo = || hosted.run(&[&numbers]);
+    assert_eq!(echo().unwrap(), expected);
+    let busy = {
+        let cuda = cuda.clone();
+        std::thread::spawn(move || cuda.measure_copy(1 << 20, 1))
+    };
+    let mut refused = 0;
+    while !busy.is_finished() {
+        match echo() {
+            Ok(said) => assert_eq!(said, expected),
+            Err(CudaError::Busy) => refused += 1,
+            Err(e) => panic!("{e}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    busy.join().unwrap().unwrap();
+    assert!(refused > 0, "the device was never busy");
+    let began = Instant::now();
+    let said = loop {
+        match echo() {
+            Err(CudaError::Busy) => assert!(began.elapsed() < BACK_WITHIN),
+            said => break said.unwrap(),
+        }
+    };
+    assert_eq!(said, expected);
+    assert!(matches!(
+        hosted.run(&[&numbers[1..]]),
+        Err(CudaError::Guest(_))
+    ));
+    drop(hosted);
+    let free = || {
+        // What was let go of is given back after the next piece of work.
+        cuda.memory().unwrap();
+        cuda.memory().unwrap().0
+    };
+    let before = free();
+    for _ in 0..20 {
+        let hosted = cuda.host(&[10], &[10], || Ok(Echo::of(10))).unwrap();
+        assert_eq!(hosted.run(&[&numbers]).unwrap(), expected);
+        let refused = cuda.host(&[10], &[10], || Err("no room".to_owned()));
+        assert!(matches!(refused, Err(CudaError::Guest(_))));
+    }
+    // Beside a block or two that are parked.
+    let lost = before.saturating_sub(free());
+    assert!(lost <= 2 << 20, "{lost} bytes");
     println!("{DONE}");
 }

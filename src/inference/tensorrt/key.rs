@@ -8,7 +8,7 @@ use crate::inference::Model;
 
 /// What stands for the GPU's name where a plan runs on every GPU of its compute capability.
 const ANY: &str = "any";
-/// How plans are made of models, by number: raised when [`super::Builder`] makes other plans of the same parts.
+/// How plans are made of models, by number: raised when the builder makes other plans of the same parts.
 pub const RECIPE: u32 = 2;
 const GIB: u64 = 1 << 30;
 
