@@ -7,10 +7,14 @@
 // and an argument list that does not fit end the run. What a captured graph leaves open is done in an order of chance,
 // another one at every launch.
 //
+// A kernel that is sent to an address which is no memory of the device's breaks the context, as on a device: from when
+// the kernel runs, not from when it is put onto its stream, every call fails with error 700 and no stream does anything
+// more, until the context is destroyed.
+//
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
 // `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
 // `refuse:CALL:N` (the Nth call of that name is refused, and nothing else), `hang:CALL:N` (it never returns),
-// `slow:CALL:N` (it takes a second and a half).
+// `slow:CALL:N` (it takes a second and a half), `leaks` (each context that is destroyed leaves some of its memory).
 
 #define SHIM_WITHOUT_MAIN
 #include "shim.cpp"
@@ -27,6 +31,7 @@ namespace {
 
 const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, UNCAPTURED = 900, UNJOINED = 904;
 const size_t HANDLE_BYTES = 4096;  // of the device's memory that a stream, an event or a graph counts as
+const size_t LEAK_BYTES = 1 << 20;
 // What shim::Guarded fills memory with; no kernel gives that number but once in four thousand million words.
 const u32 NEVER_WRITTEN = 0xa5a5a5a5u;
 
@@ -59,6 +64,7 @@ std::set<void *> &streams = *new std::set<void *>, &events = *new std::set<void 
 std::set<void *> &loaded = *new std::set<void *>;  // kernels that were launched
 std::map<std::string, u32> &calls = *new std::map<std::string, u32>;
 bool broken = false;
+size_t leaked = 0;
 thread_local void *current = nullptr;
 thread_local std::vector<void *> &beneath = *new std::vector<void *>;
 std::recursive_mutex &door = *new std::recursive_mutex;
@@ -110,13 +116,13 @@ void enqueue(void *handle, std::function<void()> work) {
   s.last = {s.capture->nodes.size() - 1};
 }
 
-// Does what a stream was given first, so many pieces of all that it ever had.
+// Does what a stream was given first, so many pieces of all that it ever had; in a context that is broken, nothing.
 void drain(Stream &s, u64 put) {
   while (s.done < put) {
     auto work = std::move(s.waiting.front());
     s.waiting.pop_front();
     s.done++;
-    work();
+    if (!broken) work();
   }
 }
 
@@ -131,7 +137,7 @@ void play(const std::vector<Node> &nodes) {
       if (free) ready.push_back(n);
     }
     const size_t next = ready[chance.next() % ready.size()];
-    nodes[next].work();
+    if (!broken) nodes[next].work();
     done[next] = true;
   }
 }
@@ -153,6 +159,19 @@ void inside(std::map<u64, shim::Guarded *> &blocks, u64 at, size_t bytes, const 
   if (after == blocks.begin()) misuse(what);
   auto &[start, block] = *--after;
   if (at + bytes > start + block->bytes) misuse(what);
+}
+
+// Whether an address is the device's: its own memory, or the host's where that is mapped. An array without elements
+// may begin where a block ends.
+bool mapped(u64 at) {
+  for (auto *blocks : {&device_memory, &pinned_memory}) {
+    if (blocks == &pinned_memory && !option("integrated")) continue;
+    auto after = blocks->upper_bound(at);
+    if (after == blocks->begin()) continue;
+    auto &[start, block] = *--after;
+    if (at <= start + block->bytes) return true;
+  }
+  return false;
 }
 
 // Ends the run if a word is as memory is before anybody writes to it.
@@ -213,6 +232,7 @@ CALL cuDevicePrimaryCtxReset_v2(int) {
     blocks->clear();
   }
   streams.clear(), events.clear(), graphs.clear(), loaded.clear();
+  if (option("leaks")) leaked += LEAK_BYTES;
   broken = false;
   return 0;
 }
@@ -261,7 +281,7 @@ CALL cuStreamSynchronize(void *handle) {
   Stream &s = stream_of(handle);
   if (s.capture) misuse("a wait for a stream that captures");
   drain(s, s.put);
-  return 0;
+  return broken ? ILLEGAL_ADDRESS : 0;
 }
 CALL cuStreamQuery(void *handle) {
   ANSWER();
@@ -269,7 +289,7 @@ CALL cuStreamQuery(void *handle) {
   Stream &s = stream_of(handle);
   if (!s.waiting.empty() && ++s.asked % 3 != 0) return NOT_READY;
   drain(s, s.put);
-  return 0;
+  return broken ? ILLEGAL_ADDRESS : 0;
 }
 CALL cuStreamWaitEvent(void *handle, void *event, unsigned) {
   ANSWER();
@@ -340,7 +360,8 @@ CALL cuMemFreeAsync(u64 at, void *stream) {
   return 0;
 }
 CALL cuMemGetInfo_v2(size_t *free, size_t *total) {
-  size_t used = 0;
+  ANSWER();
+  size_t used = leaked;
   for (auto *blocks : {&device_memory, &pinned_memory})
     for (auto &[at, block] : *blocks) used += block->bytes;
   used += (streams.size() + events.size() + graphs.size()) * HANDLE_BYTES;
@@ -398,6 +419,9 @@ CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsig
   std::vector<u64> values;
   for (u32 i = 0; i < entry->arguments; i++) values.push_back(*(u64 *)params[i]);
   enqueue(stream, [=]() mutable {
+    for (u32 i = 0; i < entry->arguments; i++)
+      if ((entry->addresses >> i & 1) && !mapped(values[i])) broken = true;
+    if (broken) return;
     shim::chosen = entry;
     shim::arguments.clear();
     for (auto &v : values) shim::arguments.push_back(&v);

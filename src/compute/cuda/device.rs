@@ -13,6 +13,7 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
+use super::fault::{During, NOWHERE};
 use super::lodger::{Lodger, Lodgers, Room};
 use super::memory::{Discarded, Memory};
 use super::properties::Properties;
@@ -155,15 +156,7 @@ impl Device {
     pub(super) fn probe(&mut self) -> Result<(), CudaError> {
         let samples: Vec<f32> = (0..PROBE).map(|n| n as f32).collect();
         let mut said = [([0.0; STATS], [0; 1]); 2];
-        let [mut here, mut there] = said.each_mut().map(|(stats, known)| FrameStats {
-            samples: &samples,
-            rows: 1,
-            windows: 1,
-            length: PROBE,
-            hop: PROBE,
-            stats,
-            known,
-        });
+        let [mut here, mut there] = said.each_mut().map(|said| one_window(&samples, said));
         here.run_on_cpu();
         let mut launch = there.launch(&self.properties.geometry());
         let layout = Layout::of(launch.data.iter());
@@ -303,6 +296,20 @@ impl Device {
         }
         self.in_flight = None;
         self.leave(self.background, place)?;
+        Ok(true)
+    }
+
+    /// Sends a kernel where no memory is, unless it is to go behind races and there are none. Nobody waits for it.
+    pub(super) fn stray(&mut self, during: During) -> Result<bool, CudaError> {
+        let stream = match (during, self.in_flight) {
+            (During::Ticks, _) => self.stream,
+            (During::Races, Some(_)) => self.background,
+            (During::Races, None) => return Ok(false),
+        };
+        let (samples, mut said) = ([0.0; PROBE], ([0.0; STATS], [0; 1]));
+        let mut task = one_window(&samples, &mut said);
+        let step = task.launch(&self.properties.geometry()).step;
+        put_kernel(&self.functions, stream, &step, |_| NOWHERE)?;
         Ok(true)
     }
 
@@ -584,6 +591,22 @@ impl Drop for Device {
     }
 }
 
+/// All samples in one window.
+fn one_window<'a>(
+    samples: &'a [f32],
+    (stats, known): &'a mut ([f32; STATS], [u32; 1]),
+) -> FrameStats<'a> {
+    FrameStats {
+        samples,
+        rows: 1,
+        windows: 1,
+        length: samples.len(),
+        hop: samples.len(),
+        stats,
+        known,
+    }
+}
+
 /// Puts a kernel onto a stream, its arrays where `address` says.
 pub(super) fn put_kernel(
     functions: &Functions,
@@ -612,8 +635,8 @@ pub(super) fn put_kernel(
         .collect();
     // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
     // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
-    // `check` requires, within the memory that the caller lays out; the driver copies the parameters before it
-    // returns.
+    // `check` requires, within the memory that the caller lays out, or, where a fault is wanted, on pages that are
+    // nobody's, which the device refuses; the driver copies the parameters before it returns.
     unsafe {
         result::launch_kernel(
             function,

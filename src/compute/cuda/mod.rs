@@ -19,6 +19,7 @@
 
 mod device;
 mod error;
+mod fault;
 mod graph;
 mod guest;
 mod lodger;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::error::CudaError;
+pub use self::fault::During;
 pub use self::graph::{Graph, TickGraph};
 #[cfg(test)]
 pub(in crate::compute) use self::guest::Echo;

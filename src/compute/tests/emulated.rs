@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{compare, fresh_seed};
-use crate::compute::cuda::{Cuda, CudaError, Echo, FIRST_REST, State, TICK_LIMIT, TickGraph};
+use crate::compute::cuda::{
+    Cuda, CudaError, During, Echo, FIRST_REST, State, TICK_LIMIT, TickGraph,
+};
 use crate::compute::workload::{Case, Size, case, tick};
 use crate::compute::{Backend, By, Choice, Cpu, Kernel, Processor, Ticker, Witness};
 use crate::strategy::duel::{Terms, board, board_on};
@@ -222,6 +224,41 @@ fn the_cpu_takes_over_within_the_call_and_the_gpu_comes_back() {
         outcomes.push(said.is_ok());
     }
     assert_eq!(outcomes, [true, false, true, true]);
+    println!("{DONE}");
+}
+
+/// A kernel goes where no memory is. The call that sent it succeeds; the next one finds the error, and so does every
+/// other until the context is destroyed.
+#[test]
+fn an_address_that_is_nobodys_breaks_the_context_until_it_is_destroyed() {
+    let test = "an_address_that_is_nobodys_breaks_the_context_until_it_is_destroyed";
+    if !inside(test, "") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let kernel = Kernel::FrameStats;
+    let run = |seed| {
+        let mut there = case(kernel, Size::Small, seed);
+        let said = cuda.try_run(&mut *there.task());
+        said.map(|()| compare(&*expected(kernel, seed), &*there, "a run"))
+    };
+    run(1).unwrap();
+    assert!(
+        !cuda.go_astray(During::Races).unwrap(),
+        "there are no races"
+    );
+    run(2).unwrap();
+    let free = cuda.memory().unwrap().0;
+    assert!(cuda.go_astray(During::Ticks).unwrap());
+    assert_eq!(cuda.state(), State::Open);
+    let said = run(3).unwrap_err();
+    let illegal =
+        matches!(&said, CudaError::Driver { name, .. } if name == "CUDA_ERROR_ILLEGAL_ADDRESS");
+    assert!(illegal, "{said}");
+    assert_eq!(cuda.state(), State::Rests);
+    comes_back(&cuda);
+    run(4).unwrap();
+    assert_eq!(cuda.memory().unwrap().0, free);
     println!("{DONE}");
 }
 
