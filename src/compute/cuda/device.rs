@@ -374,15 +374,14 @@ impl Device {
         Ok(took)
     }
 
-    /// Captures launches over one block as the graph of that number, which was never used before;
-    /// gives the address of its arrays.
+    /// Captures launches over one block as the graph of that number, which was never used before.
     pub(super) fn capture(
         &mut self,
         number: u64,
         staging: &Staging,
         layout: &Layout,
         steps: &[Step],
-    ) -> Result<u64, CudaError> {
+    ) -> Result<(), CudaError> {
         let place = self.place(self.stream, staging, layout, steps)?;
         let put = || {
             self.upload(self.stream, staging.as_ptr(), place, layout)?;
@@ -400,7 +399,7 @@ impl Device {
             Err(e) => return self.leave(self.stream, place).and(Err(e)),
         };
         self.graphs.insert(number, Captured { recording, place });
-        Ok(place.base())
+        Ok(())
     }
 
     /// Destroys a captured graph, or lets an engine go.
