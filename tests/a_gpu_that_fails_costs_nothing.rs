@@ -39,6 +39,7 @@ fn driver(scratch: &Scratch) -> PathBuf {
             "-shared",
             "-fvisibility=hidden",
         ])
+        .args(["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"])
         .args(["-ffp-contract=off", "-Wno-unknown-pragmas", "-I"])
         .arg(&kernels)
         .arg(kernels.join("host/driver.cpp"))

@@ -3,7 +3,8 @@
 // Only what `src/compute/cuda` calls. It is stricter than a device where it can be: a stream does nothing before
 // somebody waits for it, so that a result that is read too early is wrong here, every time; memory lies against
 // pages that may not be touched; a handle that is used after it was destroyed, a copy that leaves its memory, a
-// block that is freed twice, a call on a thread that has no context, a copy from the device of words that nobody wrote
+// block that is freed twice, one that is freed at once while a kernel is under way (a device does all of it first), a
+// stream that is destroyed with work on it, a call on a thread that has no context, a copy from the device of words that nobody wrote
 // and an argument list that does not fit end the run. What a captured graph leaves open is done in an order of chance,
 // another one at every launch.
 //
@@ -48,6 +49,8 @@ struct Stream {
   Graph *capture = nullptr;
   std::vector<size_t> last;   // what the next captured piece comes after
   u32 asked = 0;              // how often somebody has asked whether its work is done
+  bool own = false;           // of the thread that owns the device, which frees its memory, too
+  u32 kernels = 0;            // launches and graphs that wait
 };
 struct Event {
   double at = 0;
@@ -114,6 +117,15 @@ void enqueue(void *handle, std::function<void()> work) {
   }
   s.capture->nodes.push_back({std::move(work), s.last});
   s.last = {s.capture->nodes.size() - 1};
+}
+
+// The same for a launch or a graph.
+void enqueue_kernel(void *handle, std::function<void()> work) {
+  Stream &s = stream_of(handle);
+  enqueue(handle, std::move(work));
+  if (s.capture) return;
+  s.kernels++;
+  enqueue(handle, [&s] { s.kernels--; });
 }
 
 // Does what a stream was given first, so many pieces of all that it ever had; in a context that is broken, nothing.
@@ -187,6 +199,12 @@ int allocate(std::map<u64, shim::Guarded *> &blocks, u64 *at, size_t bytes) {
   *at = (u64)(uintptr_t)block->data;
   blocks[*at] = block;
   return 0;
+}
+
+// Freeing at once does not end before all that was put onto streams has.
+void idle() {
+  for (void *s : streams)
+    if (((Stream *)s)->own && ((Stream *)s)->kernels) misuse("memory is freed while a kernel is under way, for which that waits");
 }
 
 void release(std::map<u64, shim::Guarded *> &blocks, u64 at) {
@@ -267,7 +285,9 @@ CALL cuModuleGetFunction(void **function, void *, const char *name) {
 CALL cuCtxGetStreamPriorityRange(int *lowest, int *highest) { return *lowest = 0, *highest = -5, 0; }
 CALL cuStreamCreateWithPriority(void **stream, unsigned, int) {
   ANSWER();
-  streams.insert(*stream = new Stream);
+  auto *s = new Stream;
+  s->own = true;
+  streams.insert(*stream = s);
   return 0;
 }
 CALL cuStreamCreate(void **stream, unsigned) {
@@ -275,7 +295,11 @@ CALL cuStreamCreate(void **stream, unsigned) {
   streams.insert(*stream = new Stream);
   return 0;
 }
-CALL cuStreamDestroy_v2(void *stream) { return streams.erase(stream) ? 0 : INVALID_VALUE; }
+CALL cuStreamDestroy_v2(void *stream) {
+  std::lock_guard<std::recursive_mutex> through(door);
+  if (streams.count(stream) && !broken && !stream_of(stream).waiting.empty()) misuse("a stream is destroyed with work on it");
+  return streams.erase(stream) ? 0 : INVALID_VALUE;
+}
 CALL cuStreamSynchronize(void *handle) {
   ANSWER();
   Stream &s = stream_of(handle);
@@ -336,6 +360,7 @@ CALL cuMemHostAlloc(void **at, size_t bytes, unsigned) {
 }
 CALL cuMemFreeHost(void *at) {
   ANSWER();
+  idle();
   release(pinned_memory, (u64)(uintptr_t)at);
   return 0;
 }
@@ -351,6 +376,7 @@ CALL cuMemAllocAsync(u64 *at, size_t bytes, void *stream) {
 }
 CALL cuMemFree_v2(u64 at) {
   ANSWER();
+  idle();
   release(device_memory, at);
   return 0;
 }
@@ -418,7 +444,7 @@ CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsig
   // Copied now, as a driver does; eight bytes each, as the caller lays them out.
   std::vector<u64> values;
   for (u32 i = 0; i < entry->arguments; i++) values.push_back(*(u64 *)params[i]);
-  enqueue(stream, [=]() mutable {
+  enqueue_kernel(stream, [=]() mutable {
     for (u32 i = 0; i < entry->arguments; i++)
       if ((entry->addresses >> i & 1) && !mapped(values[i])) broken = true;
     if (broken) return;
@@ -469,7 +495,7 @@ CALL cuGraphInstantiateWithFlags(void **exec, void *graph, u64) {
 CALL cuGraphLaunch(void *exec, void *stream) {
   ANSWER();
   if (!graphs.count(exec)) misuse("a graph that is none");
-  enqueue(stream, [nodes = ((Graph *)exec)->nodes] { play(nodes); });
+  enqueue_kernel(stream, [nodes = ((Graph *)exec)->nodes] { play(nodes); });
   return 0;
 }
 CALL cuGraphDestroy(void *graph) { return graphs.erase(graph) ? 0 : INVALID_VALUE; }

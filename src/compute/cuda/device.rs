@@ -3,6 +3,7 @@
 //! Every handle is made, used and destroyed on that thread. Nothing here retries or falls back: an error goes up
 //! with the name of the call, and the device is torn down and opened anew some time later.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
@@ -86,6 +87,8 @@ pub(super) struct Device {
     in_flight: Option<Place>,
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
+    /// Memory that nobody uses any more, where there are no pools; see [`Device::tidy`].
+    spent: RefCell<Vec<u64>>,
     lodgers: Lodgers,
     life: Arc<Life>,
 }
@@ -122,6 +125,7 @@ impl Device {
             in_flight: None,
             events: (null_mut(), null_mut()),
             graphs: HashMap::new(),
+            spent: RefCell::default(),
             lodgers: Lodgers::new(),
             life: Arc::default(),
         };
@@ -223,8 +227,13 @@ impl Device {
         Ok(unsafe { Staging::new(host.cast(), device, bytes, self.life.clone()) })
     }
 
-    /// Gives back what nobody needs any more.
+    /// Gives back what nobody needs any more; while races are under way, nothing: the driver frees memory once the device
+    /// has done all that it was given, and ticks would wait for that. It is bounded by what a minute of races sees
+    /// ([`super::BACKGROUND_LIMIT`]).
     pub(super) fn tidy(&mut self, memory: &Memory) -> Result<(), CudaError> {
+        if self.in_flight.is_some() {
+            return Ok(());
+        }
         for what in memory.discarded() {
             match what {
                 // The graph first, then what it works on.
@@ -239,8 +248,12 @@ impl Device {
         self.sweep()
     }
 
-    /// Gives blocks that nobody holds back to the driver.
+    /// Gives memory and blocks that nobody holds back to the driver.
     fn sweep(&self) -> Result<(), CudaError> {
+        for memory in self.spent.take() {
+            // SAFETY: from `allocate`, freed once; what used it was waited for.
+            unsafe { result::free_sync(memory) }.call("cuMemFree")?;
+        }
         for host in self.life.orphans() {
             // SAFETY: it came from `stage` of this device, and its owner was dropped.
             unsafe { result::free_host(host as *mut c_void) }.call("cuMemFreeHost")?;
@@ -250,7 +263,9 @@ impl Device {
 
     /// Free and total memory (bytes).
     pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
-        self.sweep()?;
+        if self.in_flight.is_none() {
+            self.sweep()?;
+        }
         result::mem_get_info().call("cuMemGetInfo")
     }
 
@@ -471,15 +486,14 @@ impl Device {
         }
     }
 
-    /// Frees what `stream` has used. The background's is known to be idle then.
+    /// Frees what `stream` has used, and who used it waits for. The background's is known to be idle then.
     fn free(&self, stream: sys::CUstream, memory: u64) -> Result<(), CudaError> {
         if self.properties.memory_pools {
             // SAFETY: from `allocate`, freed once, in the order of the stream that used it.
             unsafe { result::free_async(memory, stream) }.call("cuMemFreeAsync")
         } else {
-            self.synchronize()?;
-            // SAFETY: from `allocate`, freed once, and nothing uses it any more.
-            unsafe { result::free_sync(memory) }.call("cuMemFree")
+            self.spent.borrow_mut().push(memory);
+            Ok(())
         }
     }
 
