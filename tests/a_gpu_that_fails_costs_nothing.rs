@@ -39,6 +39,7 @@ fn driver(scratch: &Scratch) -> PathBuf {
             "-shared",
             "-fvisibility=hidden",
         ])
+        .args(["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"])
         .args(["-ffp-contract=off", "-Wno-unknown-pragmas", "-I"])
         .arg(&kernels)
         .arg(kernels.join("host/driver.cpp"))
@@ -160,6 +161,57 @@ fn a_gpu_that_is_not_there_is_missed_only_by_who_asks_for_it() {
     let unknown = without("opencl");
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(said.contains("auto, cpu and cuda"), "{said}");
+}
+
+/// `trackside bench kernels --break` with a driver that breaks like that.
+fn broken(scratch: &Scratch, driver_breaks: &str) -> Output {
+    let mut command = trackside();
+    command
+        .args(["bench", "kernels", "--json", "--require-gpu", "--break"])
+        .args(["--kernel", "frame_stats"])
+        .env("LD_LIBRARY_PATH", driver(scratch))
+        .env("TRACKSIDE_DRIVER", driver_breaks);
+    run(&mut command)
+}
+
+#[test]
+fn a_gpu_that_is_broken_on_purpose_is_missed_by_nobody_and_comes_back() {
+    let found = json(&broken(&Scratch::new(), ""));
+    let faults = &found["kernels"]["faults"];
+    assert_eq!(faults["leaked_bytes"], 0);
+    assert_eq!(faults["differences"], 0);
+    let rounds = faults["rounds"].as_array().expect("rounds");
+    let during: Vec<&Value> = rounds.iter().map(|round| &round["during"]).collect();
+    assert_eq!(during, ["ticks", "races", "ticks"]);
+    for round in rounds {
+        let error = round["error"].as_str().expect("an error");
+        assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{round}");
+        assert!(round["ticks_by_cpu"].as_u64() > Some(20), "{round}");
+    }
+    let figures: Vec<&str> = found["kernels"]["targets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|target| target["figure"].as_str())
+        .collect();
+    assert_eq!(figures, ["faults.longest_tick_ms", "faults.leaked_bytes"]);
+}
+
+/// What is asked for is judged: a device that does not fail by itself, but does not answer, and one that has less
+/// memory each time.
+#[test]
+fn a_gpu_that_does_not_fail_as_it_should_fails_the_bench() {
+    let scratch = Scratch::new();
+    // Of the first graph's launches, that after which the fault shows.
+    for (breaks, said) in [
+        ("slow:cuGraphLaunch:21", "was to fail by itself"),
+        ("leaks", "bytes less after it has failed again"),
+    ] {
+        let output = broken(&scratch, breaks);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{breaks}");
+        assert!(stderr.contains(said), "{breaks}: {stderr}");
+    }
 }
 
 /// Runs of a stage on a backend.

@@ -3,14 +3,19 @@
 // Only what `src/compute/cuda` calls. It is stricter than a device where it can be: a stream does nothing before
 // somebody waits for it, so that a result that is read too early is wrong here, every time; memory lies against
 // pages that may not be touched; a handle that is used after it was destroyed, a copy that leaves its memory, a
-// block that is freed twice, a call on a thread that has no context, a copy from the device of words that nobody wrote
+// block that is freed twice, one that is freed at once while a kernel is under way (a device does all of it first), a
+// stream that is destroyed with work on it, a call on a thread that has no context, a copy from the device of words that nobody wrote
 // and an argument list that does not fit end the run. What a captured graph leaves open is done in an order of chance,
 // another one at every launch.
+//
+// A kernel that is sent to an address which is no memory of the device's breaks the context, as on a device: from when
+// the kernel runs, not from when it is put onto its stream, every call fails with error 700 and no stream does anything
+// more, until the context is destroyed.
 //
 // TRACKSIDE_DRIVER, words apart by commas: `integrated` (memory is mapped), `poolless` (no memory pools),
 // `fail:CALL:N` (the Nth call of that name fails, and from then on every call until the context is reset),
 // `refuse:CALL:N` (the Nth call of that name is refused, and nothing else), `hang:CALL:N` (it never returns),
-// `slow:CALL:N` (it takes a second and a half).
+// `slow:CALL:N` (it takes a second and a half), `leaks` (each context that is destroyed leaves some of its memory).
 
 #define SHIM_WITHOUT_MAIN
 #include "shim.cpp"
@@ -27,6 +32,7 @@ namespace {
 
 const int INVALID_VALUE = 1, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, UNCAPTURED = 900, UNJOINED = 904;
 const size_t HANDLE_BYTES = 4096;  // of the device's memory that a stream, an event or a graph counts as
+const size_t LEAK_BYTES = 1 << 20;
 // What shim::Guarded fills memory with; no kernel gives that number but once in four thousand million words.
 const u32 NEVER_WRITTEN = 0xa5a5a5a5u;
 
@@ -43,6 +49,8 @@ struct Stream {
   Graph *capture = nullptr;
   std::vector<size_t> last;   // what the next captured piece comes after
   u32 asked = 0;              // how often somebody has asked whether its work is done
+  bool own = false;           // of the thread that owns the device, which frees its memory, too
+  u32 kernels = 0;            // launches and graphs that wait
 };
 struct Event {
   double at = 0;
@@ -59,6 +67,7 @@ std::set<void *> &streams = *new std::set<void *>, &events = *new std::set<void 
 std::set<void *> &loaded = *new std::set<void *>;  // kernels that were launched
 std::map<std::string, u32> &calls = *new std::map<std::string, u32>;
 bool broken = false;
+size_t leaked = 0;
 thread_local void *current = nullptr;
 thread_local std::vector<void *> &beneath = *new std::vector<void *>;
 std::recursive_mutex &door = *new std::recursive_mutex;
@@ -110,13 +119,22 @@ void enqueue(void *handle, std::function<void()> work) {
   s.last = {s.capture->nodes.size() - 1};
 }
 
-// Does what a stream was given first, so many pieces of all that it ever had.
+// The same for a launch or a graph.
+void enqueue_kernel(void *handle, std::function<void()> work) {
+  Stream &s = stream_of(handle);
+  enqueue(handle, std::move(work));
+  if (s.capture) return;
+  s.kernels++;
+  enqueue(handle, [&s] { s.kernels--; });
+}
+
+// Does what a stream was given first, so many pieces of all that it ever had; in a context that is broken, nothing.
 void drain(Stream &s, u64 put) {
   while (s.done < put) {
     auto work = std::move(s.waiting.front());
     s.waiting.pop_front();
     s.done++;
-    work();
+    if (!broken) work();
   }
 }
 
@@ -131,7 +149,7 @@ void play(const std::vector<Node> &nodes) {
       if (free) ready.push_back(n);
     }
     const size_t next = ready[chance.next() % ready.size()];
-    nodes[next].work();
+    if (!broken) nodes[next].work();
     done[next] = true;
   }
 }
@@ -155,6 +173,19 @@ void inside(std::map<u64, shim::Guarded *> &blocks, u64 at, size_t bytes, const 
   if (at + bytes > start + block->bytes) misuse(what);
 }
 
+// Whether an address is the device's: its own memory, or the host's where that is mapped. An array without elements
+// may begin where a block ends.
+bool mapped(u64 at) {
+  for (auto *blocks : {&device_memory, &pinned_memory}) {
+    if (blocks == &pinned_memory && !option("integrated")) continue;
+    auto after = blocks->upper_bound(at);
+    if (after == blocks->begin()) continue;
+    auto &[start, block] = *--after;
+    if (at <= start + block->bytes) return true;
+  }
+  return false;
+}
+
 // Ends the run if a word is as memory is before anybody writes to it.
 void written(u64 at, size_t bytes) {
   const u32 *word = (const u32 *)(uintptr_t)at;
@@ -168,6 +199,12 @@ int allocate(std::map<u64, shim::Guarded *> &blocks, u64 *at, size_t bytes) {
   *at = (u64)(uintptr_t)block->data;
   blocks[*at] = block;
   return 0;
+}
+
+// Freeing at once does not end before all that was put onto streams has.
+void idle() {
+  for (void *s : streams)
+    if (((Stream *)s)->own && ((Stream *)s)->kernels) misuse("memory is freed while a kernel is under way, for which that waits");
 }
 
 void release(std::map<u64, shim::Guarded *> &blocks, u64 at) {
@@ -213,6 +250,7 @@ CALL cuDevicePrimaryCtxReset_v2(int) {
     blocks->clear();
   }
   streams.clear(), events.clear(), graphs.clear(), loaded.clear();
+  if (option("leaks")) leaked += LEAK_BYTES;
   broken = false;
   return 0;
 }
@@ -247,7 +285,9 @@ CALL cuModuleGetFunction(void **function, void *, const char *name) {
 CALL cuCtxGetStreamPriorityRange(int *lowest, int *highest) { return *lowest = 0, *highest = -5, 0; }
 CALL cuStreamCreateWithPriority(void **stream, unsigned, int) {
   ANSWER();
-  streams.insert(*stream = new Stream);
+  auto *s = new Stream;
+  s->own = true;
+  streams.insert(*stream = s);
   return 0;
 }
 CALL cuStreamCreate(void **stream, unsigned) {
@@ -255,13 +295,17 @@ CALL cuStreamCreate(void **stream, unsigned) {
   streams.insert(*stream = new Stream);
   return 0;
 }
-CALL cuStreamDestroy_v2(void *stream) { return streams.erase(stream) ? 0 : INVALID_VALUE; }
+CALL cuStreamDestroy_v2(void *stream) {
+  std::lock_guard<std::recursive_mutex> through(door);
+  if (streams.count(stream) && !broken && !stream_of(stream).waiting.empty()) misuse("a stream is destroyed with work on it");
+  return streams.erase(stream) ? 0 : INVALID_VALUE;
+}
 CALL cuStreamSynchronize(void *handle) {
   ANSWER();
   Stream &s = stream_of(handle);
   if (s.capture) misuse("a wait for a stream that captures");
   drain(s, s.put);
-  return 0;
+  return broken ? ILLEGAL_ADDRESS : 0;
 }
 CALL cuStreamQuery(void *handle) {
   ANSWER();
@@ -269,7 +313,7 @@ CALL cuStreamQuery(void *handle) {
   Stream &s = stream_of(handle);
   if (!s.waiting.empty() && ++s.asked % 3 != 0) return NOT_READY;
   drain(s, s.put);
-  return 0;
+  return broken ? ILLEGAL_ADDRESS : 0;
 }
 CALL cuStreamWaitEvent(void *handle, void *event, unsigned) {
   ANSWER();
@@ -316,6 +360,7 @@ CALL cuMemHostAlloc(void **at, size_t bytes, unsigned) {
 }
 CALL cuMemFreeHost(void *at) {
   ANSWER();
+  idle();
   release(pinned_memory, (u64)(uintptr_t)at);
   return 0;
 }
@@ -331,6 +376,7 @@ CALL cuMemAllocAsync(u64 *at, size_t bytes, void *stream) {
 }
 CALL cuMemFree_v2(u64 at) {
   ANSWER();
+  idle();
   release(device_memory, at);
   return 0;
 }
@@ -340,7 +386,8 @@ CALL cuMemFreeAsync(u64 at, void *stream) {
   return 0;
 }
 CALL cuMemGetInfo_v2(size_t *free, size_t *total) {
-  size_t used = 0;
+  ANSWER();
+  size_t used = leaked;
   for (auto *blocks : {&device_memory, &pinned_memory})
     for (auto &[at, block] : *blocks) used += block->bytes;
   used += (streams.size() + events.size() + graphs.size()) * HANDLE_BYTES;
@@ -397,7 +444,10 @@ CALL cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsig
   // Copied now, as a driver does; eight bytes each, as the caller lays them out.
   std::vector<u64> values;
   for (u32 i = 0; i < entry->arguments; i++) values.push_back(*(u64 *)params[i]);
-  enqueue(stream, [=]() mutable {
+  enqueue_kernel(stream, [=]() mutable {
+    for (u32 i = 0; i < entry->arguments; i++)
+      if ((entry->addresses >> i & 1) && !mapped(values[i])) broken = true;
+    if (broken) return;
     shim::chosen = entry;
     shim::arguments.clear();
     for (auto &v : values) shim::arguments.push_back(&v);
@@ -445,7 +495,7 @@ CALL cuGraphInstantiateWithFlags(void **exec, void *graph, u64) {
 CALL cuGraphLaunch(void *exec, void *stream) {
   ANSWER();
   if (!graphs.count(exec)) misuse("a graph that is none");
-  enqueue(stream, [nodes = ((Graph *)exec)->nodes] { play(nodes); });
+  enqueue_kernel(stream, [nodes = ((Graph *)exec)->nodes] { play(nodes); });
   return 0;
 }
 CALL cuGraphDestroy(void *graph) { return graphs.erase(graph) ? 0 : INVALID_VALUE; }

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -238,12 +239,19 @@ template <class... A>
 constexpr u32 arity(void (*)(A...)) {
   return sizeof...(A);
 }
+// Which arguments are addresses: a bit each.
+template <class... A>
+constexpr u32 addresses(void (*)(A...)) {
+  u32 bits = 0, bit = 1;
+  ((bits |= std::is_pointer_v<A> ? bit : 0, bit <<= 1), ...);
+  return bits;
+}
 
 #define ENTRY(name) \
-  {#name, arity(name), [](bool really) { return call(name, really); }},
+  {#name, arity(name), addresses(name), [](bool really) { return call(name, really); }},
 struct Entry {
   const char *name;
-  u32 arguments;
+  u32 arguments, addresses;
   bool (*call)(bool);
 } entries[] = {KERNELS(ENTRY)};
 Entry *chosen;

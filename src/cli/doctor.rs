@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::cli::say::say;
+use crate::compute::Choice;
+use crate::compute::choice::{NoGpu, TRIED};
 use crate::config::Config;
-use crate::device::{Notifier, Readings};
+use crate::device::{Notifier, Readings, Signs};
 use crate::journal;
 
 /// Free space (bytes) under which a race may not fit: a race at 1 kHz takes a few GB.
@@ -74,8 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     findings.push(port(&config));
     findings.push(sources(&config));
     findings.push(service());
-    findings.push(gpu());
-    let readings = Readings::take(Path::new("/"), &config.data_dir);
+    let root = Path::new("/");
+    findings.push(gpu(config.compute.backend, root));
+    let readings = Readings::take(root, &config.data_dir);
     findings.extend(clocks(&readings));
 
     if args.json {
@@ -184,38 +187,58 @@ fn sources(config: &Config) -> Finding {
     }
 }
 
-/// A machine without a GPU is in order: the CPU does the same work.
 #[cfg(feature = "cuda")]
-fn gpu() -> Finding {
+fn gpu(choice: Choice, root: &Path) -> Finding {
     use crate::compute::cuda::{Cuda, CudaError};
-    const WHAT: &str = "GPU";
     match Cuda::open() {
         Ok(cuda) => {
             let p = cuda.properties();
             let (major, minor) = p.capability;
             let memory = if p.integrated { "shared" } else { "own" };
             Finding::good(
-                WHAT,
+                GPU,
                 format!(
                     "{}, compute capability {major}.{minor}, {memory} memory",
                     p.name
                 ),
             )
         }
-        Err(e @ (CudaError::NoDriver | CudaError::NoDevice)) => {
-            Finding::good(WHAT, format!("{e}: the CPU does its work"))
+        Err(e) => {
+            let absent = matches!(e, CudaError::NoDriver | CudaError::NoDevice);
+            no_gpu(&e.into(), absent, choice, root)
         }
-        Err(e) => Finding::bad(
-            WHAT,
-            e.to_string(),
-            "the CPU does its work meanwhile; look for NVRM lines in the kernel's log",
-        ),
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu() -> Finding {
-    Finding::good("GPU", "built without the cuda feature")
+fn gpu(choice: Choice, root: &Path) -> Finding {
+    match Choice::Cuda.open() {
+        Ok(_) => Finding::good(GPU, "there is one"),
+        Err(none) => no_gpu(&none, true, choice, root),
+    }
+}
+
+const GPU: &str = "GPU";
+
+/// A machine without a GPU is in order, for the CPU does the same work; one that has what belongs to a GPU is not,
+/// unless it is left alone on purpose.
+fn no_gpu(none: &NoGpu, absent: bool, choice: Choice, root: &Path) -> Finding {
+    match Signs::look(root) {
+        Some(signs) if choice != Choice::Cpu => Finding::bad(
+            GPU,
+            format!(
+                "there is {signs}; tried {TRIED}: {}; the CPU does its work",
+                none.why
+            ),
+            signs.remedy(none),
+        ),
+        _ if absent => Finding::good(GPU, format!("{}: the CPU does its work", none.why)),
+        _ => Finding::bad(
+            GPU,
+            format!("{}: the CPU does its work", none.why),
+            none.remedy,
+        ),
+    }
 }
 
 /// What costs latency; not wrong, for a battery or a small supply may ask for it.
@@ -235,5 +258,36 @@ fn service() -> Finding {
         (_, true) => Finding::good(WHAT, "started by systemd, which is told"),
         (true, false) => Finding::good(WHAT, "built for systemd, not started by it"),
         (false, false) => Finding::good(WHAT, "built without the systemd feature"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_there_and_does_not_open_is_wrong_and_none_at_all_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let none = NoGpu {
+            why: "no library".to_owned(),
+            remedy: "install it",
+            may_come: false,
+        };
+        let found = |absent, choice| no_gpu(&none, absent, choice, root.path());
+        assert!(found(true, Choice::Auto).ok && !found(false, Choice::Auto).ok);
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        std::fs::write(root.path().join("dev/nvmap"), "").unwrap();
+        let wrong = found(true, Choice::Auto);
+        assert!(!wrong.ok);
+        for part in ["/dev/nvmap", TRIED, "no library", "the CPU"] {
+            assert!(
+                wrong.found.contains(part),
+                "{part:?} is missing in {}",
+                wrong.found
+            );
+        }
+        assert_eq!(wrong.remedy.as_deref(), Some("install it"));
+        // Who wants no GPU has none.
+        assert!(found(true, Choice::Cpu).ok);
     }
 }

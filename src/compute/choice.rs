@@ -58,6 +58,9 @@ impl Serialize for Choice {
     }
 }
 
+/// What is tried where a GPU is looked for.
+pub const TRIED: &str = "to load libcuda.so and to open its first device";
+
 /// There is no GPU to compute on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}; {remedy}")]
@@ -90,20 +93,27 @@ impl Choice {
 }
 
 #[cfg(feature = "cuda")]
+impl From<CudaError> for NoGpu {
+    fn from(e: CudaError) -> NoGpu {
+        NoGpu {
+            remedy: match e {
+                CudaError::NoDriver => {
+                    "install NVIDIA's driver (JetPack has it; a container wants NVIDIA's runtime), or take the CPU"
+                }
+                CudaError::NoDevice => {
+                    "see what `nvidia-smi` lists and CUDA_VISIBLE_DEVICES hides, or take the CPU"
+                }
+                _ => "look for NVRM lines in the kernel's log, or take the CPU",
+            },
+            may_come: !matches!(e, CudaError::NoDriver),
+            why: e.to_string(),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
 fn open_gpu() -> Result<Processor, NoGpu> {
-    Cuda::open().map(Processor::Cuda).map_err(|e| NoGpu {
-        remedy: match e {
-            CudaError::NoDriver => {
-                "install NVIDIA's driver (JetPack has it; a container wants NVIDIA's runtime), or take the CPU"
-            }
-            CudaError::NoDevice => {
-                "see what `nvidia-smi` lists and CUDA_VISIBLE_DEVICES hides, or take the CPU"
-            }
-            _ => "look for NVRM lines in the kernel's log, or take the CPU",
-        },
-        may_come: !matches!(e, CudaError::NoDriver),
-        why: e.to_string(),
-    })
+    Ok(Processor::Cuda(Cuda::open()?))
 }
 
 #[cfg(not(feature = "cuda"))]

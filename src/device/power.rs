@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::readings::{entries, file_name, is_gpu, text, whole};
+use super::clocks::{Clock, Clocks, CpuClock};
+use super::readings::text;
 
 /// A power mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,23 +21,12 @@ pub struct PowerMode {
     pub unlimited: Option<(u32, String)>,
 }
 
-/// A clock (Hz): what it is now, what it moves between, and the highest that the hardware has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Clock {
-    pub now: u64,
-    pub least: u64,
-    pub most: u64,
-    pub highest: u64,
-}
-
-/// Power mode and clocks; empty where it is no Jetson.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// Power mode and clocks. A machine that is no Jetson has no mode.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Power {
     pub mode: Option<PowerMode>,
-    pub gpu: Option<Clock>,
-    pub cpu: Option<Clock>,
-    /// Memory's clock (Hz); only root may read it.
-    pub memory_hz: Option<u64>,
+    #[serde(flatten)]
+    pub clocks: Clocks,
 }
 
 /// Something that costs latency, and what to do about it.
@@ -51,50 +41,94 @@ impl Power {
     pub fn take(root: &Path) -> Power {
         Power {
             mode: mode(root),
-            gpu: gpu(root),
-            cpu: cpu(root),
-            memory_hz: whole(&root.join("sys/kernel/debug/bpmp/debug/clk/emc/rate")),
+            clocks: Clocks::take(root),
         }
     }
 
     /// What costs latency, worst first.
     pub fn costs(&self) -> Vec<Cost> {
-        let mut costs = Vec::new();
-        if let Some(PowerMode {
-            id,
-            name,
-            unlimited: Some((free, free_name)),
-        }) = &self.mode
-            && id != free
-        {
-            costs.push(Cost {
-                what: format!("power mode {name} ({id}) caps clocks and cores"),
-                remedy: format!(
-                    "sudo nvpmodel -m {free} selects {free_name}, if supply and cooling allow"
-                ),
-            });
+        let mut costs: Vec<Cost> = self.mode.iter().filter_map(PowerMode::cost).collect();
+        if let Some(gpu) = self.clocks.gpu {
+            costs.extend(capped("GPU", gpu));
+            costs.extend(follows("GPU", gpu));
         }
-        for (name, clock) in [("GPU", self.gpu), ("CPU", self.cpu)] {
-            let Some(clock) = clock else { continue };
-            if clock.most < clock.highest {
-                costs.push(Cost {
-                    what: format!("{name} clock capped at {} of {} MHz", mhz(clock.most), mhz(clock.highest)),
-                    remedy: "a power mode with more watts lifts the cap (nvpmodel -p --verbose lists them)".into(),
-                });
+        // On other machines the processor's clocks are nobody's choice.
+        if self.mode.is_some() {
+            for (name, clock) in groups(&self.clocks.cpus) {
+                costs.extend(capped(&name, clock));
+                costs.extend(follows(&name, clock));
             }
-            if clock.least < clock.most {
-                costs.push(Cost {
-                    what: format!(
-                        "{name} clock follows the load, {} to {} MHz: bursts wait for it",
-                        mhz(clock.least),
-                        mhz(clock.most)
-                    ),
-                    remedy: "sudo jetson_clocks holds it at its cap".into(),
-                });
+        }
+        if let Some(memory) = self.clocks.memory {
+            costs.extend(capped("memory", memory.clock));
+            // It is above its least even while nobody holds it: what counts is whether it may sink.
+            if memory.held == Some(false) {
+                costs.extend(follows("memory", memory.clock));
             }
         }
         costs
     }
+}
+
+impl PowerMode {
+    fn cost(&self) -> Option<Cost> {
+        let (free, free_name) = self.unlimited.as_ref()?;
+        (self.id != *free).then(|| Cost {
+            what: format!(
+                "power mode {} ({}) caps clocks and cores",
+                self.name, self.id
+            ),
+            remedy: format!(
+                "sudo nvpmodel -m {free} selects {free_name}, if supply and cooling allow"
+            ),
+        })
+    }
+}
+
+/// A clock that may not be what the hardware has.
+fn capped(name: &str, clock: Clock) -> Option<Cost> {
+    let (most, highest) = clock.most.zip(clock.highest)?;
+    (most < highest).then(|| Cost {
+        what: format!(
+            "{name} clock capped at {} of {} MHz",
+            mhz(most),
+            mhz(highest)
+        ),
+        remedy: "a power mode with more watts lifts the cap (nvpmodel -p --verbose lists them)"
+            .into(),
+    })
+}
+
+/// A clock that sinks while there is little to do.
+fn follows(name: &str, clock: Clock) -> Option<Cost> {
+    let (least, most) = clock.least.zip(clock.most)?;
+    (least < most).then(|| Cost {
+        what: format!(
+            "{name} clock follows the load, {} to {} MHz: bursts wait for it",
+            mhz(least),
+            mhz(most)
+        ),
+        remedy: "sudo jetson_clocks holds it at its cap".into(),
+    })
+}
+
+/// The processor's clocks by what they move between: one of all cores, as a rule.
+fn groups(cpus: &[CpuClock]) -> Vec<(String, Clock)> {
+    let bounds = |clock: Clock| Clock { now: None, ..clock };
+    let mut groups: Vec<(String, Clock)> = Vec::new();
+    for cpu in cpus {
+        match groups
+            .iter_mut()
+            .find(|(_, clock)| *clock == bounds(cpu.clock))
+        {
+            Some((names, _)) => names.push_str(&format!(", {}", cpu.policy)),
+            None => groups.push((format!("CPU {}", cpu.policy), bounds(cpu.clock))),
+        }
+    }
+    if let [(name, _)] = &mut groups[..] {
+        *name = "CPU".to_owned();
+    }
+    groups
 }
 
 fn mhz(hz: u64) -> u64 {
@@ -139,37 +173,6 @@ fn mode(root: &Path) -> Option<PowerMode> {
     })
 }
 
-fn gpu(root: &Path) -> Option<Clock> {
-    let dir = entries(&root.join("sys/class/devfreq"))
-        .into_iter()
-        .find(|dir| is_gpu(&file_name(dir)))?;
-    let most = whole(&dir.join("max_freq"))?;
-    let available = text(&dir.join("available_frequencies")).unwrap_or_default();
-    let highest = available
-        .split_whitespace()
-        .filter_map(|hz| hz.parse().ok())
-        .max();
-    Some(Clock {
-        now: whole(&dir.join("cur_freq"))?,
-        least: whole(&dir.join("min_freq"))?,
-        most,
-        highest: highest.unwrap_or(most),
-    })
-}
-
-/// The first core's; the kernel gives kHz. Only where nvpmodel is: on other machines it is nobody's choice.
-fn cpu(root: &Path) -> Option<Clock> {
-    text(&root.join("var/lib/nvpmodel/status"))?;
-    let dir = root.join("sys/devices/system/cpu/cpu0/cpufreq");
-    let hz = |name: &str| Some(whole(&dir.join(name))?.saturating_mul(1000));
-    Some(Clock {
-        now: hz("scaling_cur_freq")?,
-        least: hz("scaling_min_freq")?,
-        most: hz("scaling_max_freq")?,
-        highest: hz("cpuinfo_max_freq")?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::readings::tests::machine;
@@ -181,7 +184,7 @@ mod tests {
 
     fn orin(mode: &str, gpu: [&str; 2], cpu: [&str; 2]) -> Power {
         const GPU: &str = "sys/class/devfreq/17000000.gpu";
-        const CPU: &str = "sys/devices/system/cpu/cpu0/cpufreq";
+        const CPU: &str = "sys/devices/system/cpu/cpufreq/policy0";
         let at = |dir: &str, name: &str| format!("{dir}/{name}");
         let files = [
             ("var/lib/nvpmodel/status".to_owned(), mode),
@@ -232,20 +235,67 @@ mod tests {
         assert_eq!(power.costs(), []);
     }
 
+    /// Two clusters that differ, and the memory, of which root alone is told whether it is held.
+    #[test]
+    fn clusters_and_the_memory_are_judged_too() {
+        const POLICIES: &str = "sys/devices/system/cpu/cpufreq";
+        const EMC: &str = "sys/kernel/debug/bpmp/debug/clk/emc";
+        let mut files = vec![("var/lib/nvpmodel/status".to_owned(), "pmode:0000\n")];
+        for (policy, most) in [
+            ("policy0", "2201600"),
+            ("policy4", "1728000"),
+            ("policy8", "2201600"),
+        ] {
+            for name in ["scaling_cur_freq", "scaling_min_freq", "scaling_max_freq"] {
+                files.push((format!("{POLICIES}/{policy}/{name}"), most));
+            }
+            files.push((format!("{POLICIES}/{policy}/cpuinfo_max_freq"), "2201600"));
+        }
+        for (name, value) in [
+            ("rate", "2133000000"),
+            ("min_rate", "204000000"),
+            ("max_rate", "3199000000"),
+        ] {
+            files.push((format!("{EMC}/{name}"), value));
+        }
+        let said = |more: &[(&str, &str)]| -> Vec<String> {
+            let all = files.iter().map(|(path, text)| (&**path, *text));
+            let all: Vec<(&str, &str)> = all.chain(more.iter().copied()).collect();
+            let costs = Power::take(machine(&all).path()).costs();
+            costs.into_iter().map(|cost| cost.what).collect()
+        };
+        let cluster = "CPU policy4 clock capped at 1728 of 2201 MHz";
+        assert_eq!(said(&[]), [cluster]);
+        let held = format!("{EMC}/mrq_rate_locked");
+        let memory = "memory clock follows the load, 204 to 3199 MHz: bursts wait for it";
+        assert_eq!(said(&[(&held, "0")]), [cluster, memory]);
+        let capped = "memory clock capped at 2133 of 3199 MHz";
+        let cap = ("sys/kernel/nvpmodel_clk_cap/emc", "2133000000");
+        assert_eq!(said(&[(&held, "1"), cap]), [cluster, capped]);
+    }
+
     #[test]
     fn another_machine_has_nothing_to_say() {
-        let files = [(
-            "sys/devices/system/cpu/cpu0/cpufreq/scaling_min_freq",
-            "800000",
-        )];
-        let power = Power::take(machine(&files).path());
-        assert_eq!(power, Power::default());
+        const CPU: &str = "sys/devices/system/cpu/cpufreq/policy0";
+        let (least, most) = (
+            format!("{CPU}/scaling_min_freq"),
+            format!("{CPU}/scaling_max_freq"),
+        );
+        let power = Power::take(machine(&[(&least, "800000"), (&most, "4800000")]).path());
+        assert_eq!((&power.mode, power.clocks.cpus.len()), (&None, 1));
         assert_eq!(power.costs(), []);
+        assert_eq!(Power::take(machine(&[]).path()), Power::default());
     }
 
     #[test]
     fn nonsense_is_an_absence() {
         let power = orin("pmode:many\n", ["fast", "faster"], ["729600", "1728000"]);
-        assert_eq!((power.mode, power.gpu), (None, None));
+        assert_eq!(power.mode, None);
+        let gpu = power.clocks.gpu.unwrap();
+        assert_eq!(
+            (gpu.now, gpu.most, gpu.highest),
+            (None, None, Some(1_300_500_000))
+        );
+        assert_eq!(power.costs(), []);
     }
 }

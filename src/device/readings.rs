@@ -139,6 +139,10 @@ impl Readings {
         if let Some(hz) = self.gpu.and_then(|gpu| gpu.frequency_hz) {
             gauge!("trackside_device_gpu_frequency_hertz").set(hz as f64);
         }
+        if let Some(hz) = self.gpu.and_then(|gpu| gpu.max_frequency_hz) {
+            gauge!("trackside_device_gpu_max_frequency_hertz").set(hz as f64);
+        }
+        self.power.clocks.record();
         if let Some(mode) = &self.power.mode {
             gauge!("trackside_device_power_mode").set(f64::from(mode.id));
         }

@@ -1,6 +1,7 @@
 //! The threads: what is read from the journal and the fold, and when which stage runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,9 @@ use super::laps::{Laps, Traces};
 use super::stints;
 use super::telemetry::{Limit, Telemetry};
 use super::{Insight, MOST_BEHIND, Outlets, Strategist, TICK, shed, took};
+use crate::compute::choice::{NoGpu, TRIED};
 use crate::compute::{Backend, Choice, Processor, ShapeError, Ticker};
+use crate::device::Signs;
 use crate::journal::Reader;
 use crate::live::Snapshot;
 use crate::record::{Lap, Record};
@@ -75,6 +78,8 @@ pub fn start(
 #[derive(Clone)]
 pub struct Engine {
     choice: Choice,
+    /// Below which the machine's files are.
+    root: Arc<Path>,
     now: Arc<Mutex<Looked>>,
 }
 
@@ -83,16 +88,25 @@ struct Looked {
     processor: Processor,
     /// When to look again; `None`: there is no need, or somebody is at it.
     again: Option<Instant>,
+    /// Why the CPU stands in, where that was told.
+    told: Option<NoGpu>,
 }
 
 impl Engine {
     /// Looks for nothing yet.
     pub fn new(choice: Choice) -> Engine {
+        Engine::below(choice, Path::new("/"))
+    }
+
+    /// The same on a machine whose files are below `root`.
+    fn below(choice: Choice, root: &Path) -> Engine {
         Engine {
             choice,
+            root: root.into(),
             now: Arc::new(Mutex::new(Looked {
                 processor: Processor::Cpu,
                 again: (choice != Choice::Cpu).then(Instant::now),
+                told: None,
             })),
         }
     }
@@ -120,7 +134,8 @@ impl Engine {
 
     fn look(&self) {
         let (processor, again) = self.found();
-        *self.lock() = Looked { processor, again };
+        let mut now = self.lock();
+        (now.processor, now.again) = (processor, again);
     }
 
     /// The processor, and when to look again.
@@ -133,8 +148,9 @@ impl Engine {
                 (processor.hurried(), None)
             }
             Ok((processor, Some(none))) => {
-                tracing::info!(why = %none, "insights are computed on the CPU");
-                (processor, again.filter(|_| none.may_come))
+                let again = again.filter(|_| none.may_come);
+                self.tell(none);
+                (processor, again)
             }
             // A wish, and no reason to be without insights; it may still come true.
             Err(none) => {
@@ -143,6 +159,25 @@ impl Engine {
                 );
                 (Processor::Cpu, again)
             }
+        }
+    }
+
+    /// Says that the CPU stands in: as a warning, once, where the machine has what belongs to a GPU.
+    fn tell(&self, none: NoGpu) {
+        let signs = Signs::look(&self.root);
+        let told = self.lock().told.replace(none.clone());
+        match signs {
+            Some(_) if told.as_ref() == Some(&none) => {
+                tracing::debug!(why = %none, "insights are computed on the CPU");
+            }
+            Some(signs) => tracing::warn!(
+                there = %signs,
+                tried = TRIED,
+                failed = none.why,
+                remedy = signs.remedy(&none),
+                "this machine has what belongs to an NVIDIA GPU, and insights are computed on the CPU"
+            ),
+            None => tracing::info!(why = %none, "insights are computed on the CPU"),
         }
     }
 }
@@ -445,6 +480,67 @@ fn give_way(threads: usize) -> Option<ThreadPool> {
         Err(e) => {
             tracing::error!(error = %e, "there are no insights");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged, at info and above, when a GPU is looked for twice below `root`.
+    fn logged(root: &Path) -> Vec<String> {
+        let log = Log::default();
+        let own = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || own.clone())
+            .finish();
+        let engine = Engine::below(Choice::Auto, root);
+        tracing::subscriber::with_default(subscriber, || {
+            engine.look();
+            engine.look();
+        });
+        assert_eq!(engine.lock().processor.name(), "cpu");
+        let bytes = log.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_jetson_that_computes_on_the_cpu_says_so_once_and_what_to_do() {
+        if let Ok((_, None)) = Choice::Auto.open() {
+            // There is a GPU, and nothing to say of it.
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let quiet = logged(root.path());
+        assert_eq!(quiet.len(), 2, "{quiet:?}");
+        assert!(quiet.iter().all(|line| line.contains("INFO")), "{quiet:?}");
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/nv_tegra_release"), "# R36\n").unwrap();
+        let said = logged(root.path());
+        let [line] = &said[..] else {
+            panic!("{said:?}");
+        };
+        let why = Choice::Auto.open().unwrap().1.unwrap();
+        for part in ["WARN", "/etc/nv_tegra_release", TRIED, &why.why, why.remedy] {
+            assert!(line.contains(part), "{part:?} is missing in {line}");
         }
     }
 }

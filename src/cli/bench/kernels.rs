@@ -4,7 +4,7 @@
 //! command fails. Then speed: the kernel alone, its arrays on the device, by the device's own clock; and the whole
 //! call, copies included. Then a tick as one captured graph, on an idle device and while races are simulated on it.
 //! Bandwidth is beside that of a copy from the device's memory to itself. Each figure that has a target is told with
-//! it, and whether it is met.
+//! it, and whether it is met. With `--soak` and `--break` nothing is timed: the device works for long, or fails.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const MESSAGES: usize = 400_000;
 /// The kernels that a season's laps go through, one after the other.
 const OF_LAPS: [Kernel; 3] = [Kernel::LapResample, Kernel::LapFeatures, Kernel::DeltaTrace];
 /// What is asked of the device: a figure's path in the answer, the least or the most.
-const TARGETS: [(&str, Target); 11] = [
+const TARGETS: [(&str, Target); 13] = [
     ("/laps/speedup", Target::AtLeast(20.0)),
     (
         "/lap_resample/share_of_copy_bandwidth",
@@ -46,6 +46,8 @@ const TARGETS: [(&str, Target); 11] = [
     ("/tick/p99_ms", Target::AtMost(0.2)),
     ("/tick_beside_races/p99_ms", Target::AtMost(0.2)),
     ("/soak/leaked_bytes", Target::AtMost(0.0)),
+    ("/faults/longest_tick_ms", Target::AtMost(100.0)),
+    ("/faults/leaked_bytes", Target::AtMost(0.0)),
 ];
 
 #[derive(Clone, Copy)]
@@ -72,6 +74,10 @@ pub struct Args {
     /// Run so many ticks, and every kernel now and then; fail if the device's memory is not flat.
     #[arg(long, value_name = "TICKS")]
     soak: Option<u64>,
+    /// Make the device fail in the middle of ticks and of simulated races; fail unless the CPU takes over within the
+    /// tick, the device comes back, and nothing is lost. Let nobody else use the GPU meanwhile.
+    #[arg(long = "break")]
+    faults: bool,
 }
 
 /// Runs it.
@@ -116,7 +122,10 @@ pub fn run(args: &Args, recording: Option<&Path>) -> anyhow::Result<Value> {
     if let (Some(ticks), Ok(gpu)) = (args.soak, &gpu) {
         out.insert("soak".into(), gpu.soak(ticks, seed)?);
     }
-    if !args.parity_only && args.soak.is_none() {
+    if let (true, Ok(gpu)) = (args.faults, &gpu) {
+        out.insert("faults".into(), gpu.faults(seed)?);
+    }
+    if !args.parity_only && args.soak.is_none() && !args.faults {
         let copy = gpu.as_ref().ok().map(Gpu::copy_rate).transpose()?;
         out.insert("copy_gb_per_s".into(), copy.map(|rate| rate / 1e9).into());
         for kernel in kernels {
@@ -173,7 +182,12 @@ fn fresh_seed() -> u64 {
 }
 
 /// Both backends over the same inputs; every bit.
-fn compare(here: &dyn Case, there: &dyn Case, kernel: Kernel, seed: u64) -> anyhow::Result<()> {
+pub(super) fn compare(
+    here: &dyn Case,
+    there: &dyn Case,
+    kernel: Kernel,
+    seed: u64,
+) -> anyhow::Result<()> {
     for ((name, a), (_, b)) in here.outputs().iter().zip(there.outputs()) {
         if let Some(i) = a.difference(&b) {
             anyhow::bail!(
@@ -346,7 +360,7 @@ mod gpu {
     use anyhow::Context;
     use serde_json::{Value, json};
 
-    use super::super::memory_of;
+    use super::super::{faults, memory_of};
     use super::{LAPS, ROUNDS, WARP_INSTRUCTIONS_A_LAP, compare, quantile};
     use crate::compute::cuda::{Cuda, CudaError};
     use crate::compute::workload::{Case, Size, case, tick};
@@ -359,7 +373,7 @@ mod gpu {
     const WARM_UP: usize = 200;
     /// Every so many ticks of a soak every kernel runs once.
     const ALL_EVERY: u64 = 1_000;
-    /// What the memory of a device that has its own may shrink by in a soak (bytes): by nothing.
+    /// What the memory of a device that has its own may shrink by (bytes): by nothing.
     const SLACK: u64 = 0;
     /// The same where it is the machine's, which others use (bytes).
     const SHARED_SLACK: u64 = 64 << 20;
@@ -485,16 +499,7 @@ mod gpu {
                 }
             }
             let (at_first, at_last) = settled(&free).context("a soak has at least one tick")?;
-            let leaked = at_first.saturating_sub(at_last);
-            let slack = if self.0.properties().integrated {
-                SHARED_SLACK
-            } else {
-                SLACK
-            };
-            anyhow::ensure!(
-                leaked <= slack,
-                "the device has {leaked} bytes less after {ticks} ticks; at most {slack} are allowed"
-            );
+            let leaked = self.leaked(at_first, at_last, &format!("{ticks} ticks"))?;
             let (before, after) = settled(&resident).context("a soak has at least one tick")?;
             let grown = after.saturating_sub(before);
             anyhow::ensure!(
@@ -507,6 +512,33 @@ mod gpu {
                 "free_bytes": at_last,
                 "resident_growth_bytes": grown,
             }))
+        }
+
+        /// A device that fails, and comes back.
+        pub(super) fn faults(&self, seed: u64) -> anyhow::Result<Value> {
+            let mut said = faults::run(&self.0, seed)?;
+            let free = said.free_bytes.iter().copied();
+            let leaked = match (free.clone().next(), free.min()) {
+                (Some(first), Some(least)) => self.leaked(first, least, "it has failed again")?,
+                _ => anyhow::bail!("the device was never opened anew"),
+            };
+            said.figures["leaked_bytes"] = json!(leaked);
+            Ok(said.figures)
+        }
+
+        /// By how much the device's free memory has shrunk (bytes).
+        fn leaked(&self, before: u64, now: u64, after: &str) -> anyhow::Result<u64> {
+            let leaked = before.saturating_sub(now);
+            let slack = if self.0.properties().integrated {
+                SHARED_SLACK
+            } else {
+                SLACK
+            };
+            anyhow::ensure!(
+                leaked <= slack,
+                "the device has {leaked} bytes less after {after}; at most {slack} are allowed"
+            );
+            Ok(leaked)
         }
     }
 
@@ -556,6 +588,10 @@ impl Gpu {
     }
 
     fn soak(&self, _: u64, _: u64) -> anyhow::Result<Value> {
+        match *self {}
+    }
+
+    fn faults(&self, _: u64) -> anyhow::Result<Value> {
         match *self {}
     }
 }

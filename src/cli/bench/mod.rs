@@ -9,6 +9,8 @@ use clap::Subcommand;
 mod api;
 mod child;
 mod daemon;
+#[cfg(feature = "cuda")]
+mod faults;
 mod feed;
 mod ingest;
 pub mod journal;

@@ -3,6 +3,7 @@
 //! Every handle is made, used and destroyed on that thread. Nothing here retries or falls back: an error goes up
 //! with the name of the call, and the device is torn down and opened anew some time later.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
+use super::fault::{During, NOWHERE};
 use super::lodger::{Lodger, Lodgers, Room};
 use super::memory::{Discarded, Memory};
 use super::properties::Properties;
@@ -85,6 +87,8 @@ pub(super) struct Device {
     in_flight: Option<Place>,
     events: (sys::CUevent, sys::CUevent),
     graphs: HashMap<u64, Captured>,
+    /// Memory that nobody uses any more, where there are no pools; see [`Device::tidy`].
+    spent: RefCell<Vec<u64>>,
     lodgers: Lodgers,
     life: Arc<Life>,
 }
@@ -121,6 +125,7 @@ impl Device {
             in_flight: None,
             events: (null_mut(), null_mut()),
             graphs: HashMap::new(),
+            spent: RefCell::default(),
             lodgers: Lodgers::new(),
             life: Arc::default(),
         };
@@ -155,15 +160,7 @@ impl Device {
     pub(super) fn probe(&mut self) -> Result<(), CudaError> {
         let samples: Vec<f32> = (0..PROBE).map(|n| n as f32).collect();
         let mut said = [([0.0; STATS], [0; 1]); 2];
-        let [mut here, mut there] = said.each_mut().map(|(stats, known)| FrameStats {
-            samples: &samples,
-            rows: 1,
-            windows: 1,
-            length: PROBE,
-            hop: PROBE,
-            stats,
-            known,
-        });
+        let [mut here, mut there] = said.each_mut().map(|said| one_window(&samples, said));
         here.run_on_cpu();
         let mut launch = there.launch(&self.properties.geometry());
         let layout = Layout::of(launch.data.iter());
@@ -230,8 +227,13 @@ impl Device {
         Ok(unsafe { Staging::new(host.cast(), device, bytes, self.life.clone()) })
     }
 
-    /// Gives back what nobody needs any more.
+    /// Gives back what nobody needs any more; while races are under way, nothing: the driver frees memory once the device
+    /// has done all that it was given, and ticks would wait for that. It is bounded by what a minute of races sees
+    /// ([`super::BACKGROUND_LIMIT`]).
     pub(super) fn tidy(&mut self, memory: &Memory) -> Result<(), CudaError> {
+        if self.in_flight.is_some() {
+            return Ok(());
+        }
         for what in memory.discarded() {
             match what {
                 // The graph first, then what it works on.
@@ -246,8 +248,12 @@ impl Device {
         self.sweep()
     }
 
-    /// Gives blocks that nobody holds back to the driver.
+    /// Gives memory and blocks that nobody holds back to the driver.
     fn sweep(&self) -> Result<(), CudaError> {
+        for memory in self.spent.take() {
+            // SAFETY: from `allocate`, freed once; what used it was waited for.
+            unsafe { result::free_sync(memory) }.call("cuMemFree")?;
+        }
         for host in self.life.orphans() {
             // SAFETY: it came from `stage` of this device, and its owner was dropped.
             unsafe { result::free_host(host as *mut c_void) }.call("cuMemFreeHost")?;
@@ -257,7 +263,9 @@ impl Device {
 
     /// Free and total memory (bytes).
     pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
-        self.sweep()?;
+        if self.in_flight.is_none() {
+            self.sweep()?;
+        }
         result::mem_get_info().call("cuMemGetInfo")
     }
 
@@ -303,6 +311,20 @@ impl Device {
         }
         self.in_flight = None;
         self.leave(self.background, place)?;
+        Ok(true)
+    }
+
+    /// Sends a kernel where no memory is, unless it is to go behind races and there are none. Nobody waits for it.
+    pub(super) fn stray(&mut self, during: During) -> Result<bool, CudaError> {
+        let stream = match (during, self.in_flight) {
+            (During::Ticks, _) => self.stream,
+            (During::Races, Some(_)) => self.background,
+            (During::Races, None) => return Ok(false),
+        };
+        let (samples, mut said) = ([0.0; PROBE], ([0.0; STATS], [0; 1]));
+        let mut task = one_window(&samples, &mut said);
+        let step = task.launch(&self.properties.geometry()).step;
+        put_kernel(&self.functions, stream, &step, |_| NOWHERE)?;
         Ok(true)
     }
 
@@ -367,15 +389,14 @@ impl Device {
         Ok(took)
     }
 
-    /// Captures launches over one block as the graph of that number, which was never used before;
-    /// gives the address of its arrays.
+    /// Captures launches over one block as the graph of that number, which was never used before.
     pub(super) fn capture(
         &mut self,
         number: u64,
         staging: &Staging,
         layout: &Layout,
         steps: &[Step],
-    ) -> Result<u64, CudaError> {
+    ) -> Result<(), CudaError> {
         let place = self.place(self.stream, staging, layout, steps)?;
         let put = || {
             self.upload(self.stream, staging.as_ptr(), place, layout)?;
@@ -393,7 +414,7 @@ impl Device {
             Err(e) => return self.leave(self.stream, place).and(Err(e)),
         };
         self.graphs.insert(number, Captured { recording, place });
-        Ok(place.base())
+        Ok(())
     }
 
     /// Destroys a captured graph, or lets an engine go.
@@ -465,15 +486,14 @@ impl Device {
         }
     }
 
-    /// Frees what `stream` has used. The background's is known to be idle then.
+    /// Frees what `stream` has used, and who used it waits for. The background's is known to be idle then.
     fn free(&self, stream: sys::CUstream, memory: u64) -> Result<(), CudaError> {
         if self.properties.memory_pools {
             // SAFETY: from `allocate`, freed once, in the order of the stream that used it.
             unsafe { result::free_async(memory, stream) }.call("cuMemFreeAsync")
         } else {
-            self.synchronize()?;
-            // SAFETY: from `allocate`, freed once, and nothing uses it any more.
-            unsafe { result::free_sync(memory) }.call("cuMemFree")
+            self.spent.borrow_mut().push(memory);
+            Ok(())
         }
     }
 
@@ -584,6 +604,22 @@ impl Drop for Device {
     }
 }
 
+/// All samples in one window.
+fn one_window<'a>(
+    samples: &'a [f32],
+    (stats, known): &'a mut ([f32; STATS], [u32; 1]),
+) -> FrameStats<'a> {
+    FrameStats {
+        samples,
+        rows: 1,
+        windows: 1,
+        length: samples.len(),
+        hop: samples.len(),
+        stats,
+        known,
+    }
+}
+
 /// Puts a kernel onto a stream, its arrays where `address` says.
 pub(super) fn put_kernel(
     functions: &Functions,
@@ -612,8 +648,8 @@ pub(super) fn put_kernel(
         .collect();
     // SAFETY: arguments in number, order and width are those of the kernel's signature (the host's shim runs
     // the same list against it in tests, where a wrong number is refused); arrays are as long as the task's
-    // `check` requires, within the memory that the caller lays out; the driver copies the parameters before it
-    // returns.
+    // `check` requires, within the memory that the caller lays out, or, where a fault is wanted, on pages that are
+    // nobody's, which the device refuses; the driver copies the parameters before it returns.
     unsafe {
         result::launch_kernel(
             function,

@@ -44,15 +44,14 @@ impl Plan {
         Plan { steps, layout }
     }
 
-    /// What captures it on the device's thread: the graph's lease, and the address of its arrays. The launches are run
-    /// once before, over what these tasks give.
+    /// What captures it on the device's thread, and gives the graph's lease. The launches are run once before, over what
+    /// these tasks give.
     fn capture(
         &self,
         cuda: &Cuda,
         tasks: &mut [Box<dyn Task + '_>],
         memory: &Arc<Memory>,
-    ) -> impl FnOnce(&mut super::device::Device) -> Result<(Lease, u64), CudaError> + Send + 'static
-    {
+    ) -> impl FnOnce(&mut super::device::Device) -> Result<Lease, CudaError> + Send + 'static {
         let (plan, memory) = (self.clone(), Arc::clone(memory));
         let geometry = cuda.properties().geometry();
         let launches: Vec<Launch<'_>> = tasks.iter_mut().map(|t| t.launch(&geometry)).collect();
@@ -63,9 +62,9 @@ impl Plan {
             let mut staging = parked.map_or_else(|| device.stage(parking::rounded(bytes)), Ok)?;
             staging.slice_mut()[..image.len()].copy_from_slice(&image);
             let lease = memory.lease();
-            let base = device.capture(lease.number, &staging, &plan.layout, &plan.steps)?;
+            device.capture(lease.number, &staging, &plan.layout, &plan.steps)?;
             memory.keep(lease.number, staging);
-            Ok((lease, base))
+            Ok(lease)
         }
     }
 }
@@ -75,7 +74,6 @@ pub struct Graph {
     cuda: Cuda,
     plan: Plan,
     lease: Lease,
-    base: u64,
 }
 
 /// A tick's graph, from its first tick on.
@@ -86,12 +84,12 @@ pub struct TickGraph(Stage);
 enum Stage {
     #[default]
     Wanted,
-    Asked(Plan, Answer<(Lease, u64)>),
+    Asked(Plan, Answer<Lease>),
     Captured(Box<Graph>),
 }
 
 impl Cuda {
-    /// Captures tasks of fixed shapes as one graph, to be run over and over with [`Graph::run`].
+    /// Captures tasks of fixed shapes as one graph, to be run over and over with [`Graph::try_run`].
     ///
     /// # Errors
     /// What the driver said.
@@ -99,13 +97,11 @@ impl Cuda {
         let plan = Plan::of(self, tasks);
         super::fits(plan.layout.bytes)?;
         let thread = &self.inner.thread;
-        let (lease, base) =
-            thread.call(PATIENT_LIMIT, plan.capture(self, tasks, &thread.memory))?;
+        let lease = thread.call(PATIENT_LIMIT, plan.capture(self, tasks, &thread.memory))?;
         Ok(Graph {
             cuda: self.clone(),
             plan,
             lease,
-            base,
         })
     }
 
@@ -132,12 +128,10 @@ impl Cuda {
             let said = answer.poll(CAPTURE_LIMIT).ok_or(CudaError::NotYet)?;
             let asked = asked.clone();
             graph.0 = Stage::Wanted;
-            let (lease, base) = said?;
             graph.0 = Stage::Captured(Box::new(Graph {
                 cuda: self.clone(),
                 plan: asked,
-                lease,
-                base,
+                lease: said?,
             }));
         }
         if let Stage::Captured(captured) = &mut graph.0
@@ -160,18 +154,8 @@ impl Cuda {
 }
 
 impl Graph {
-    /// Carries out the tasks; on the CPU if the device fails. Other shapes or numbers than those captured are
-    /// captured anew.
-    ///
-    /// # Errors
-    /// [`ShapeError`] if the arrays do not fit each other.
-    pub fn run(&mut self, tasks: &mut [Box<dyn Task + '_>]) -> Result<By, ShapeError> {
-        self.cuda
-            .clone()
-            .guarded(tasks, |tasks| self.try_run(tasks))
-    }
-
-    /// The same on the device, and nowhere else.
+    /// Carries out the tasks on the device, and nowhere else. Other shapes or numbers than those captured are captured
+    /// anew.
     ///
     /// # Errors
     /// What the driver said.
@@ -207,11 +191,5 @@ impl Graph {
             memory.keep(number, staging);
         }
         said
-    }
-
-    /// Where an array lies on the device, arrays numbered through all tasks: for an engine that reads it there.
-    /// It changes when the graph is captured anew.
-    pub fn address(&self, array: usize) -> Option<u64> {
-        Some(self.base + self.plan.layout.arrays.get(array)?.0 as u64)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 
 use super::error::{Call, CudaError};
-use super::lodger::{self, Lodger, Room};
+use super::lodger::{Lodger, Room, Travellers};
 use super::memory::{Discarded, Lease};
 use super::scene::{Array, Places, Scene};
 use super::staging::Life;
@@ -164,6 +164,8 @@ impl Cuda {
         let places = scene.places();
         let kept = scene.kept(&places).len();
         let hold = self.hold()?;
+        // Whatever becomes of guests on this thread, their context is current.
+        let current = hold.current()?;
         let thread = &self.inner.thread;
         let staging = self.block(places.io.bytes.max(kept))?;
         let (own, lie) = (scene.clone(), places.clone());
@@ -177,7 +179,8 @@ impl Cuda {
                 return Err(room.err().unwrap_or(CudaError::Gone));
             }
         };
-        let guests = match settle(&hold, (&scene, &places, room), makers) {
+        let guests = Travellers::new(&thread.pulse);
+        let guests = match settle(guests, (&scene, &places, room), makers) {
             Ok(guests) => guests,
             Err(e) => {
                 if e.breaks_the_context() {
@@ -192,11 +195,13 @@ impl Cuda {
         let number = lease.number;
         let (arrays, lie) = (scene.arrays.clone(), places.clone());
         let (staging, captured) = thread.lend(PATIENT_LIMIT, staging, move |device, staging| {
+            let guests = guests.arrive();
             let lodger = Lodger::move_in(device, (scene, places, room), guests, staging)?;
             let captured = lodger.is_captured();
             device.lodgers().insert(number, lodger);
             Ok(captured)
         });
+        drop(current);
         if let Some(staging) = staging {
             // Kept in any case: it goes when the engines do.
             thread.memory.keep(number, staging);
@@ -293,29 +298,20 @@ impl Hosted {
     }
 }
 
-/// Makes the guests, gives each its arrays and runs it once: some prepare themselves in their first run, which must
-/// not be captured.
+/// Makes the guests in the context that is current, gives each its arrays and runs it once: some prepare themselves in
+/// their first run, which must not be captured.
 fn settle(
-    hold: &Hold,
+    mut guests: Travellers,
     (scene, places, room): (&Scene, &Places, Room),
     makers: Vec<Maker<'_>>,
-) -> Result<Vec<Box<dyn Guest>>, CudaError> {
-    let _current = hold.current()?;
-    let mut guests = Vec::with_capacity(makers.len());
+) -> Result<Travellers, CudaError> {
     for (make, arrays) in makers.into_iter().zip(&scene.guests) {
         let address = |array: &usize| places.address(room.io, room.held, *array);
         let addresses: Vec<u64> = arrays.iter().map(address).collect();
         let mut guest = make().map_err(CudaError::Guest)?;
         let ran = first(&mut *guest, &addresses);
-        guests.push(guest);
-        match ran {
-            Ok(()) => {}
-            Err(e) if e.breaks_the_context() => {
-                lodger::abandon(guests);
-                return Err(e);
-            }
-            Err(e) => return Err(e),
-        }
+        guests.join(guest);
+        ran?;
     }
     Ok(guests)
 }

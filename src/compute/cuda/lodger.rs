@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
 use super::device::{Device, Functions, put_kernel, stream_for_ticks};
 use super::error::{Call, CudaError};
 use super::guest::Guest;
+use super::pulse::Pulse;
 use super::recording::Recording;
 use super::scene::{Act, Places, Scene};
 use super::staging::Staging;
@@ -163,9 +165,8 @@ impl Lodger {
             self.sides.push((stream_for_ticks()?, event()?));
         }
         for play in 0..self.scene.plays.len() {
-            self.put(play, stream, staging)?;
-            // SAFETY: a live stream of the current context.
-            unsafe { result::stream::synchronize(stream) }.call("cuStreamSynchronize")?;
+            let put = self.put(play, stream, staging);
+            self.waited(stream, put)?;
             let recording = Recording::of(stream, || self.put(play, stream, staging));
             if let Err(e) = &recording {
                 tracing::info!(error = %e, "engines cannot be captured as a graph; they run call by call");
@@ -187,13 +188,26 @@ impl Lodger {
         stream: sys::CUstream,
         staging: &Staging,
     ) -> Result<(), CudaError> {
-        match self.recordings.get(play) {
-            Some(Some(recording)) => recording.launch(stream)?,
-            Some(None) => self.put(play, stream, staging)?,
+        let put = match self.recordings.get(play) {
+            Some(Some(recording)) => recording.launch(stream),
+            Some(None) => self.put(play, stream, staging),
             None => return Err(CudaError::NotCaptured),
+        };
+        self.waited(stream, put)
+    }
+
+    /// Waits for what was put onto the streams, all of it or what went before an error: the block is the host's again
+    /// then, and nothing works on the arrays.
+    fn waited(&self, stream: sys::CUstream, put: Result<(), CudaError>) -> Result<(), CudaError> {
+        let mut said = synchronize(stream);
+        if put.is_err() {
+            // Those that were not joined.
+            for (side, _) in &self.sides {
+                said = said.and(synchronize(*side));
+            }
         }
-        // SAFETY: a live stream of the current context.
-        unsafe { result::stream::synchronize(stream) }.call("cuStreamSynchronize")
+        // What the device says comes first: whether its context is broken.
+        said.and(put)
     }
 
     /// Copies, the acts of each part, and copies. Parts but the first are on streams of their own between.
@@ -303,10 +317,50 @@ impl Lodger {
     }
 }
 
+/// Guests on their way home. Where they are let go of before they have come there, they go in the context that is
+/// current, or, where that is broken, are left to its reset.
+pub(super) struct Travellers {
+    guests: Vec<Box<dyn Guest>>,
+    pulse: Arc<Pulse>,
+}
+
+impl Travellers {
+    pub(super) fn new(pulse: &Arc<Pulse>) -> Travellers {
+        Travellers {
+            guests: Vec::new(),
+            pulse: Arc::clone(pulse),
+        }
+    }
+
+    pub(super) fn join(&mut self, guest: Box<dyn Guest>) {
+        self.guests.push(guest);
+    }
+
+    pub(super) fn arrive(mut self) -> Vec<Box<dyn Guest>> {
+        std::mem::take(&mut self.guests)
+    }
+}
+
+impl Drop for Travellers {
+    fn drop(&mut self) {
+        let guests = std::mem::take(&mut self.guests);
+        // Nobody may have met the error yet: the driver is asked for a number, and says.
+        let sound = self.pulse.is_open() && result::mem_get_info().is_ok();
+        if !guests.is_empty() && !sound {
+            abandon(guests);
+        }
+    }
+}
+
 /// Guests of a context that is broken.
 #[allow(clippy::mem_forget)]
-pub(super) fn abandon(guests: Vec<Box<dyn Guest>>) {
+fn abandon(guests: Vec<Box<dyn Guest>>) {
     std::mem::forget(guests);
+}
+
+fn synchronize(stream: sys::CUstream) -> Result<(), CudaError> {
+    // SAFETY: a live stream of the current context.
+    unsafe { result::stream::synchronize(stream) }.call("cuStreamSynchronize")
 }
 
 fn wait(stream: sys::CUstream, event: sys::CUevent) -> Result<(), CudaError> {

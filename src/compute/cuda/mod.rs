@@ -19,6 +19,7 @@
 
 mod device;
 mod error;
+mod fault;
 mod graph;
 mod guest;
 mod lodger;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::error::CudaError;
+pub use self::fault::During;
 pub use self::graph::{Graph, TickGraph};
 #[cfg(test)]
 pub(in crate::compute) use self::guest::Echo;
@@ -62,6 +64,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// How long a device rests after its first failure, and at most.
 pub const FIRST_REST: Duration = Duration::from_secs(5);
 pub const LONGEST_REST: Duration = Duration::from_secs(300);
+/// Counter: failures, for each kernel that the CPU did for them; `none` where only memory was given back.
+const ERRORS: &str = "trackside_compute_gpu_errors_total";
 /// Most bytes of one launch.
 pub const MAX_BYTES: usize = 2 << 30;
 
@@ -349,8 +353,7 @@ impl Cuda {
                     "the GPU failed; the CPU takes over, and the GPU is opened anew after a rest"
                 );
                 for name in names {
-                    metrics::counter!("trackside_compute_gpu_errors_total", "kernel" => name)
-                        .increment(1);
+                    metrics::counter!(ERRORS, "kernel" => name).increment(1);
                 }
             }
         }

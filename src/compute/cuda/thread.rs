@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::ERRORS;
 use super::device::Device;
 use super::error::CudaError;
 use super::lock;
@@ -303,7 +304,14 @@ fn does(device: &mut Device, work: Option<Work>, pulse: &Pulse, memory: &Memory)
     // Nothing is asked of a context that is broken.
     pulse.is_open()
         && caught(|| device.tidy(memory))
-            .inspect_err(|e| tracing::error!(error = %e, "memory of the GPU was not given back"))
+            .inspect_err(|e| {
+                tracing::error!(
+                    error = %e,
+                    "memory of the GPU was not given back; the CPU takes over, and the GPU is opened anew after a rest"
+                );
+                // Nobody waits for this, and whoever comes next finds that the device rests.
+                metrics::counter!(ERRORS, "kernel" => "none").increment(1);
+            })
             .is_ok()
 }
 

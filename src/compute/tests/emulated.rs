@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::{compare, fresh_seed};
-use crate::compute::cuda::{Cuda, CudaError, Echo, FIRST_REST, State, TICK_LIMIT, TickGraph};
+use crate::compute::cuda::{
+    Cuda, CudaError, During, Echo, FIRST_REST, State, TICK_LIMIT, TickGraph,
+};
 use crate::compute::workload::{Case, Size, case, tick};
 use crate::compute::{Backend, By, Choice, Cpu, Kernel, Processor, Ticker, Witness};
 use crate::strategy::duel::{Terms, board, board_on};
@@ -50,6 +52,7 @@ pub(super) fn inside_of(module: &str, test: &str, driver: &str) -> bool {
                 "-shared",
                 "-fvisibility=hidden",
             ])
+            .args(["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"])
             .args(["-ffp-contract=off", "-Wno-unknown-pragmas", "-I"])
             .arg(&kernels)
             .arg(kernels.join("host/driver.cpp"))
@@ -121,7 +124,7 @@ fn everything_agrees() {
     // Other shapes: captured anew.
     let mut other: Vec<_> = Kernel::ALL.map(|k| case(k, Size::Small, first)).into();
     let mut tasks: Vec<_> = other.iter_mut().map(|c| c.task()).collect();
-    graph.run(&mut tasks).unwrap();
+    graph.try_run(&mut tasks).unwrap();
     drop(tasks);
     for (kernel, there) in Kernel::ALL.into_iter().zip(&other) {
         compare(&*expected(kernel, first), &**there, kernel.name());
@@ -222,6 +225,108 @@ fn the_cpu_takes_over_within_the_call_and_the_gpu_comes_back() {
         outcomes.push(said.is_ok());
     }
     assert_eq!(outcomes, [true, false, true, true]);
+    println!("{DONE}");
+}
+
+/// A kernel goes where no memory is. The call that sent it succeeds; the next one finds the error, and so does every
+/// other until the context is destroyed.
+#[test]
+fn an_address_that_is_nobodys_breaks_the_context_until_it_is_destroyed() {
+    let test = "an_address_that_is_nobodys_breaks_the_context_until_it_is_destroyed";
+    if !inside(test, "") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let kernel = Kernel::FrameStats;
+    let run = |seed| {
+        let mut there = case(kernel, Size::Small, seed);
+        let said = cuda.try_run(&mut *there.task());
+        said.map(|()| compare(&*expected(kernel, seed), &*there, "a run"))
+    };
+    run(1).unwrap();
+    assert!(
+        !cuda.go_astray(During::Races).unwrap(),
+        "there are no races"
+    );
+    run(2).unwrap();
+    let free = cuda.memory().unwrap().0;
+    assert!(cuda.go_astray(During::Ticks).unwrap());
+    assert_eq!(cuda.state(), State::Open);
+    let said = run(3).unwrap_err();
+    let illegal =
+        matches!(&said, CudaError::Driver { name, .. } if name == "CUDA_ERROR_ILLEGAL_ADDRESS");
+    assert!(illegal, "{said}");
+    assert_eq!(cuda.state(), State::Rests);
+    comes_back(&cuda);
+    run(4).unwrap();
+    assert_eq!(cuda.memory().unwrap().0, free);
+    println!("{DONE}");
+}
+
+/// The driver frees memory once the device has done all that it was given: nothing is, while races are under way.
+#[test]
+fn nothing_is_freed_while_races_are_under_way() {
+    let test = "nothing_is_freed_while_races_are_under_way";
+    if !inside(test, "poolless") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let seed = fresh_seed();
+    let kernels = Kernel::ALL.into_iter().filter(|kernel| !kernel.is_long());
+    let kernels: Vec<(Kernel, Box<dyn Case>)> = kernels
+        .map(|kernel| (kernel, expected(kernel, seed)))
+        .collect();
+    let run = |kernel| {
+        let mut there = case(kernel, Size::Small, seed);
+        cuda.try_run(&mut *there.task()).unwrap();
+        there
+    };
+    // Free memory once what was let go of has been given back.
+    let free = || {
+        cuda.memory().unwrap();
+        cuda.memory().unwrap().0
+    };
+    run(Kernel::RaceMonteCarlo);
+    kernels.iter().for_each(|(kernel, _)| drop(run(*kernel)));
+    let before = free();
+    std::thread::scope(|scope| {
+        let races = scope.spawn(|| (0..6).for_each(|_| drop(run(Kernel::RaceMonteCarlo))));
+        while !races.is_finished() {
+            for (kernel, here) in &kernels {
+                compare(&**here, &*run(*kernel), "beside races");
+            }
+        }
+    });
+    // But for a second block that is parked.
+    let lost = before.saturating_sub(free());
+    assert!(lost <= 1 << 20, "{lost} bytes");
+    println!("{DONE}");
+}
+
+/// Memory cannot be given back, which nobody waits for: it is counted all the same, and the device is opened anew.
+#[test]
+fn a_failure_that_nobody_meets_is_counted() {
+    let test = "a_failure_that_nobody_meets_is_counted";
+    if !inside(test, "fail:cuMemFreeHost:1") {
+        return;
+    }
+    let metrics = crate::observability::start_metrics().unwrap();
+    let cuda = Cuda::open().unwrap();
+    let mut cases = tick(1);
+    let mut tasks: Vec<_> = cases.iter_mut().map(|c| c.task()).collect();
+    drop(cuda.capture(&mut tasks).unwrap());
+    // Its block goes after this piece of work, or after the next.
+    cuda.run(&mut *case(Kernel::FrameStats, Size::Small, 1).task())
+        .unwrap();
+    let began = Instant::now();
+    while cuda.state() == State::Open {
+        assert!(began.elapsed() < BACK_WITHIN, "it does not fail");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let said = metrics.render();
+    let counted = "trackside_compute_gpu_errors_total{kernel=\"none\"} 1";
+    assert!(said.contains(counted), "{said}");
+    comes_back(&cuda);
     println!("{DONE}");
 }
 

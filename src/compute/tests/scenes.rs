@@ -6,8 +6,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use zerocopy::IntoBytes;
@@ -32,9 +32,10 @@ fn inside(test: &str, driver: &str) -> bool {
 /// `answer[j] = Σ (i + 1)·tensor[i] + 1000·Σ (i + 1)·mask[i] + j`.
 struct Summing {
     at: Vec<u64>,
-    /// How many were let go of.
+    /// How many were let go of where a context is current.
     gone: Arc<AtomicUsize>,
-    refuses: bool,
+    /// Runs until it refuses.
+    runs: usize,
 }
 
 const ANSWERS: usize = 3;
@@ -67,9 +68,7 @@ impl Guest for Summing {
                     .copy_from_slice(&answer);
             }
         }
-        if self.refuses {
-            return Err("not today".to_owned());
-        }
+        self.runs = (self.runs.checked_sub(1)).ok_or_else(|| "not today".to_owned())?;
         let with = Box::into_raw(Box::new(self.at.clone()));
         // SAFETY: a live stream; `run` takes what it is given.
         unsafe {
@@ -81,7 +80,12 @@ impl Guest for Summing {
 
 impl Drop for Summing {
     fn drop(&mut self) {
-        self.gone.fetch_add(1, Ordering::SeqCst);
+        let mut current = std::ptr::null_mut();
+        // SAFETY: it writes one handle.
+        unsafe { cudarc::driver::sys::cuCtxGetCurrent(&raw mut current) };
+        if !current.is_null() {
+            self.gone.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -156,21 +160,28 @@ fn part(scene: &mut Scene, cuda: &Cuda) -> Part {
     }
 }
 
+/// A guest that goes on refusing after so many runs.
+fn guest(gone: &Arc<AtomicUsize>, runs: usize) -> Box<dyn Guest> {
+    Box::new(Summing {
+        at: Vec::new(),
+        gone: Arc::clone(gone),
+        runs,
+    })
+}
+
 fn staged(
     cuda: &Cuda,
     gone: &Arc<AtomicUsize>,
     refuses: bool,
 ) -> Result<(Staged, Vec<Part>), CudaError> {
+    let runs = if refuses { 0 } else { usize::MAX };
+    let maker = || Box::new(move || Ok(guest(gone, runs))) as Maker<'_>;
+    made(cuda, vec![maker(), maker(), maker()])
+}
+
+fn made(cuda: &Cuda, makers: Vec<Maker<'_>>) -> Result<(Staged, Vec<Part>), CudaError> {
     let (scene, parts) = scene(cuda);
-    let makers = (0..parts.len()).map(|_| {
-        let gone = Arc::clone(gone);
-        Box::new(move || {
-            let at = Vec::new();
-            Ok(Box::new(Summing { at, gone, refuses }) as Box<dyn Guest>)
-        }) as Maker<'static>
-    });
-    let staged = cuda.stage(scene, makers.collect())?;
-    Ok((staged, parts))
+    Ok((cuda.stage(scene, makers)?, parts))
 }
 
 /// Numbers of a round for the part of that number, some of them missing.
@@ -369,5 +380,107 @@ fn a_context_that_breaks_is_not_touched_and_one_that_is_held_stays() {
     assert_eq!(gone.load(Ordering::SeqCst), 0);
     let (fresh, parts) = self::staged(&cuda, &gone, false).unwrap();
     assert!(played(&fresh, &parts, PLAYS[0], 4).is_ok());
+    println!("{DONE}");
+}
+
+/// The second part's guest refuses in the middle of a play: what was put onto the streams before it is waited for.
+#[test]
+fn a_play_that_stops_in_the_middle_leaves_no_work_behind() {
+    let test = "a_play_that_stops_in_the_middle_leaves_no_work_behind";
+    let begun = [1, 2, 3].map(|nth| format!("refuse:cuStreamBeginCapture_v2:{nth}"));
+    if !inside(test, &begun.join(",")) {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let gone = Arc::new(AtomicUsize::new(0));
+    // Its first run, one in each of its two plays, and one that is asked for.
+    let makers = [usize::MAX, 4, usize::MAX].map(|runs| {
+        let gone = &gone;
+        Box::new(move || Ok(guest(gone, runs))) as Maker<'_>
+    });
+    let (staged, parts) = made(&cuda, makers.into()).unwrap();
+    assert!(!staged.is_captured());
+    assert!(played(&staged, &parts, PLAYS[0], 0).is_ok());
+    let said = played(&staged, &parts, PLAYS[0], 1).unwrap_err();
+    assert!(said.to_string().contains("not today"), "{said}");
+    assert_eq!(cuda.state(), State::Open);
+    let answers = played(&staged, &parts, PLAYS[2], 2).unwrap();
+    for (part, answer) in [2, 0].into_iter().zip(answers) {
+        let (history, count) = given(2, part);
+        assert_eq!(answer, expected(&history, &count), "part {part}");
+    }
+    assert!(played(&staged, &parts, PLAYS[0], 3).is_err());
+    drop(staged);
+    left(&cuda);
+    assert_eq!(gone.load(Ordering::SeqCst), 3);
+    println!("{DONE}");
+}
+
+/// Guests are made while the device is at something long, for which `crowd` queue up: what comes of them.
+fn arrive_late(
+    cuda: &Cuda,
+    gone: &Arc<AtomicUsize>,
+    crowd: usize,
+) -> Result<(Staged, Vec<Part>), CudaError> {
+    let waiting = Mutex::new(Vec::new());
+    let last = || {
+        let (long, queue) = (cuda.clone(), (0..crowd).map(|_| cuda.clone()));
+        let mut waiting = waiting.lock().unwrap();
+        waiting.push(std::thread::spawn(move || {
+            drop(long.measure_copy(1 << 20, 1))
+        }));
+        std::thread::sleep(Duration::from_millis(200));
+        waiting.extend(queue.map(|cuda| std::thread::spawn(move || drop(cuda.memory()))));
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(guest(gone, usize::MAX))
+    };
+    let maker = || Box::new(move || Ok(guest(gone, usize::MAX))) as Maker<'_>;
+    let said = made(cuda, vec![maker(), maker(), Box::new(last)]);
+    for thread in waiting.into_inner().unwrap() {
+        thread.join().unwrap();
+    }
+    said
+}
+
+/// The device's queue is full when they come: they go on the thread that made them, where their context is current.
+#[test]
+fn guests_that_are_turned_away_go_in_their_context() {
+    let test = "guests_that_are_turned_away_go_in_their_context";
+    if !inside(test, "slow:cuMemcpyDtoDAsync_v2:1") {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let said = arrive_late(&cuda, &gone, 30).err().unwrap();
+    assert!(matches!(said, CudaError::Busy), "{said}");
+    assert_eq!(gone.load(Ordering::SeqCst), 3);
+    drop(staged(&cuda, &gone, false).unwrap());
+    left(&cuda);
+    assert_eq!(gone.load(Ordering::SeqCst), 6);
+    println!("{DONE}");
+}
+
+/// The device breaks while they wait: nothing of theirs is called in that context any more.
+#[test]
+fn guests_on_their_way_are_left_to_a_context_that_breaks() {
+    let test = "guests_on_their_way_are_left_to_a_context_that_breaks";
+    if !inside(
+        test,
+        "slow:cuMemcpyDtoDAsync_v2:1,fail:cuEventElapsedTime:1",
+    ) {
+        return;
+    }
+    let cuda = Cuda::open().unwrap();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let said = arrive_late(&cuda, &gone, 0).err().unwrap();
+    assert!(matches!(said, CudaError::Resting(_)), "{said}");
+    let began = Instant::now();
+    while cuda.state() != State::Open {
+        assert!(began.elapsed() < Duration::from_secs(60), "it stays closed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(gone.load(Ordering::SeqCst), 0);
+    let (staged, parts) = staged(&cuda, &gone, false).unwrap();
+    assert!(played(&staged, &parts, PLAYS[0], 4).is_ok());
     println!("{DONE}");
 }

@@ -33,6 +33,8 @@ fn program() -> &'static Path {
                     "-Wextra",
                     "-Werror",
                 ])
+                // An address that is not on its type's boundary ends the run, as on a device.
+                .args(["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"])
                 .args(["-Wno-unknown-pragmas", "-I"])
                 .arg(&kernels)
                 .arg(kernels.join("host/shim.cpp"))
