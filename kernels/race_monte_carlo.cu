@@ -134,7 +134,8 @@ race_monte_carlo(const Problem *problems, i32 *keys, u32 plans, u32 races, u32 f
         const bool worn = d.age >= d.early && chance < p.react[race.status] && n + TOO_LATE <= p.laps;
         const bool due = (d.age >= d.target || worn || chance < wrong) && d.running && n < p.laps &&
                          race.status != RED;
-        if (due) free += p.pit_ms[race.status] + (times(p.crew_ms, low) >> 16) + (high < p.botch ? p.botch_ms : 0);
+        if (due)
+          free += p.pit_ms[race.status] + car.stop_ms + (times(p.crew_ms, low) >> 16) + (high < p.botch ? p.botch_ms : 0);
         const i32 need = start ? 0 : p.pass_ms + (times(p.pass_span_ms, (i32)(roll.w1 & 0xFFFF)) >> 16);
         const bool stops = d.running && roll.w2 < (n == 1 ? car.retire_start : retire);
         const bool out = stops || !d.running;

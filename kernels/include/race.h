@@ -33,7 +33,7 @@ struct Car {
   Tyre tyres[5];
   i32 available;
   Plan plan;
-  i32 time_ms, running, compound, age, wear_q8, slope_q8, used, changes;
+  i32 time_ms, running, compound, age, wear_q8, slope_q8, used, changes, stop_ms;
 };
 struct Problem {
   Car cars[RACE_CARS];
@@ -60,22 +60,22 @@ struct Problem {
   static_assert(__builtin_offsetof(type, field) == (words) * 4, #type "." #field " lies where Rust has it")
 #endif
 SIZE(Tyre, 4); AT(Tyre, slope_q8, 1); AT(Tyre, curve_q8, 2); AT(Tyre, life, 3); SIZE(Stop, 2);
-AT(Stop, compound, 1); SIZE(Plan, 11); AT(Plan, count, 8); AT(Plan, reactive, 9); AT(Plan, only, 10); SIZE(Car, 47);
+AT(Stop, compound, 1); SIZE(Plan, 11); AT(Plan, count, 8); AT(Plan, reactive, 9); AT(Plan, only, 10); SIZE(Car, 48);
 AT(Car, form_q10, 1); AT(Car, noise_q10, 2); AT(Car, wear_q16, 3); AT(Car, life_q16, 4); AT(Car, retire, 5);
 AT(Car, retire_start, 6); AT(Car, tyres, 7); AT(Car, available, 27); AT(Car, plan, 28); AT(Car, time_ms, 39);
 AT(Car, running, 40); AT(Car, compound, 41); AT(Car, age, 42); AT(Car, wear_q8, 43); AT(Car, slope_q8, 44);
-AT(Car, used, 45); AT(Car, changes, 46); SIZE(Problem, 1695); AT(Problem, count, 1504); AT(Problem, laps, 1505);
-AT(Problem, first, 1506); AT(Problem, last, 1507); AT(Problem, lap_ms, 1508); AT(Problem, reference_ms, 1636);
-AT(Problem, min_gap_ms, 1637); AT(Problem, dirty_gap_ms, 1638); AT(Problem, dirty_q8, 1639);
-AT(Problem, pass_ms, 1640); AT(Problem, pass_span_ms, 1641); AT(Problem, blue_ms, 1642);
-AT(Problem, start_ms, 1643); AT(Problem, start_q10, 1644); AT(Problem, mistake, 1645);
-AT(Problem, mistake_ms, 1646); AT(Problem, sc_lap_ms, 1647); AT(Problem, sc_catch_ms, 1648);
-AT(Problem, sc_gap_ms, 1649); AT(Problem, vsc_ms, 1650); AT(Problem, pit_ms, 1651); AT(Problem, crew_ms, 1655);
-AT(Problem, botch, 1656); AT(Problem, botch_ms, 1657); AT(Problem, hazard, 1658); AT(Problem, hazard_start, 1661);
-AT(Problem, sc_laps, 1664); AT(Problem, vsc_laps, 1666); AT(Problem, wetter, 1668); AT(Problem, drier, 1671);
-AT(Problem, wet_ms, 1674); AT(Problem, react, 1683); AT(Problem, cross, 1687); AT(Problem, two_compounds, 1688);
-AT(Problem, min_stops, 1689); AT(Problem, longest_stint_laps, 1690); AT(Problem, status, 1691);
-AT(Problem, status_left, 1692); AT(Problem, level, 1693); AT(Problem, restart, 1694);
+AT(Car, used, 45); AT(Car, changes, 46); AT(Car, stop_ms, 47); SIZE(Problem, 1727); AT(Problem, count, 1536);
+AT(Problem, laps, 1537); AT(Problem, first, 1538); AT(Problem, last, 1539); AT(Problem, lap_ms, 1540);
+AT(Problem, reference_ms, 1668); AT(Problem, min_gap_ms, 1669); AT(Problem, dirty_gap_ms, 1670);
+AT(Problem, dirty_q8, 1671); AT(Problem, pass_ms, 1672); AT(Problem, pass_span_ms, 1673);
+AT(Problem, blue_ms, 1674); AT(Problem, start_ms, 1675); AT(Problem, start_q10, 1676); AT(Problem, mistake, 1677);
+AT(Problem, mistake_ms, 1678); AT(Problem, sc_lap_ms, 1679); AT(Problem, sc_catch_ms, 1680);
+AT(Problem, sc_gap_ms, 1681); AT(Problem, vsc_ms, 1682); AT(Problem, pit_ms, 1683); AT(Problem, crew_ms, 1687);
+AT(Problem, botch, 1688); AT(Problem, botch_ms, 1689); AT(Problem, hazard, 1690); AT(Problem, hazard_start, 1693);
+AT(Problem, sc_laps, 1696); AT(Problem, vsc_laps, 1698); AT(Problem, wetter, 1700); AT(Problem, drier, 1703);
+AT(Problem, wet_ms, 1706); AT(Problem, react, 1715); AT(Problem, cross, 1719); AT(Problem, two_compounds, 1720);
+AT(Problem, min_stops, 1721); AT(Problem, longest_stint_laps, 1722); AT(Problem, status, 1723);
+AT(Problem, status_left, 1724); AT(Problem, level, 1725); AT(Problem, restart, 1726);
 #undef SIZE
 #undef AT
 

@@ -12,7 +12,7 @@
 //! 2. **Each car by itself.**
 //!    `free = base + form + lap[n] + wear + wet[level][class] + noise (+ mistake)`;
 //!    behind a safety car `free = catch_up`; under a virtual one `free += vsc`.
-//!    A car that boxes pays `pit[status]` and what its crew adds, all of it on the in-lap.
+//!    A car that boxes pays `pit[status]` and what its crew adds (its own pace, and luck), all of it on the in-lap.
 //!    Behind a safety car it queues on the way in like everyone else.
 //! 3. **In the order of the last line**, from the leader back: dirty air within `dirty_gap`, blue flags beyond a
 //!    lap, and the car ahead. A car that would cross the line less than `min_gap` after the slowest car that it
@@ -131,6 +131,8 @@ pub struct Car {
     pub used: i32,
     /// Changes of tyres so far, those under a red flag included.
     pub changes: i32,
+    /// What its crew takes longer for a stop than others' (ms); below 0: it is quicker.
+    pub stop_ms: i32,
 }
 
 impl Car {
@@ -300,6 +302,9 @@ impl Problem {
             }
             if !(0..=MAX_LAPS as i32).contains(&car.changes) {
                 return wrong("cars.changes", car.changes);
+            }
+            if !(-5_000..=5_000).contains(&car.stop_ms) {
+                return wrong("cars.stop_ms", car.stop_ms);
             }
             if car.available & 0b111 == 0 {
                 return wrong("cars.available", car.available);

@@ -103,6 +103,7 @@ fn history(car: &CarData, lap: u16, now: f64) -> CarHistory {
     let on_grid = car.laps.first().filter(|_| lap == 0);
     CarHistory {
         number: car.number,
+        team: car.team.clone(),
         grid: car.grid,
         qualifying_s: car.qualifying_s,
         position: last.and_then(|l| l.position).filter(|_| lap > 0),

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Wear runs at half its rate under a virtual safety car, at a quarter behind a safety car. A stop costs what the
-//! circuit's pit lane costs under the status of the in-lap, and what the crew adds. P_i varies from race to race by the
+//! circuit's pit lane costs under the status of the in-lap, and what the crew adds: by team, and by luck. P_i varies from race to race by the
 //! spread that the estimate has, w_i from stint to stint.
 //!
 //! A car passes if, unhindered, it would cross the line ahead by more than `u · span`, u uniform: span is small where
@@ -107,6 +107,8 @@ pub struct Entrant {
     pub changes: u16,
     /// Compounds that it could take (bits).
     pub available: u8,
+    /// What its crew takes longer for a stop than the field's (s).
+    pub stop_s: f64,
     pub plan: Plan,
 }
 
@@ -177,6 +179,7 @@ impl Start {
                     used: 1 << car.compound,
                     changes: 0,
                     available: ALL_COMPOUNDS,
+                    stop_s: 0.0,
                     plan: Plan::default(),
                 }
             })
@@ -329,6 +332,7 @@ impl Start {
             slope_q8: slope.round() as i32,
             used: i32::from(e.used) | 1 << compound,
             changes: i32::from(e.changes),
+            stop_ms: ms(e.stop_s),
         }
     }
 

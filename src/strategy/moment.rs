@@ -49,6 +49,8 @@ pub struct Moment {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CarHistory {
     pub number: u8,
+    /// As OpenF1's `team_name` writes it; empty where it is not known.
+    pub team: String,
     pub grid: Option<u8>,
     /// Best qualifying time (s).
     pub qualifying_s: Option<f64>,
@@ -293,6 +295,7 @@ fn entrant(
         used: used & ALL_COMPOUNDS,
         changes: car.changes.unwrap_or_else(|| changes(car)),
         available: ALL_COMPOUNDS,
+        stop_s: known.parameters.stop_s(&car.team),
         plan: Plan::default(),
     }
 }

@@ -299,7 +299,7 @@ impl<'a> Simulation<'a> {
         car.wear_q8 += car.slope_q8 >> [0, 1, 2, 2][race.status as usize];
         car.slope_q8 += car.curve_q8;
         if let Some(compound) = takes {
-            free += p.pit_ms[race.status as usize] + ((p.crew_ms * low) >> 16);
+            free += p.pit_ms[race.status as usize] + plan.stop_ms + ((p.crew_ms * low) >> 16);
             if high < p.botch {
                 free += p.botch_ms;
             }

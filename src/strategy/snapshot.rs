@@ -132,6 +132,7 @@ fn history(car: &Car, clock: Time) -> CarHistory {
     let told = stint.filter(|s| !in_pit || s.lap_start > done);
     CarHistory {
         number: car.driver_number,
+        team: car.team.as_str().to_owned(),
         grid: car.grid,
         qualifying_s: car.qualifying_s,
         position: car.position,

@@ -336,7 +336,7 @@ impl Field {
                 let due = due & running[l] & may & self.open[l];
                 let crew = (p.crew_ms * low) >> 16;
                 let botch = mask(high < p.botch) & p.botch_ms;
-                let free = free + ((self.pit[l] + crew + botch) & due);
+                let free = free + ((self.pit[l] + car.stop_ms + crew + botch) & due);
                 let need = p.pass_ms + ((p.pass_span_ms * (w1 & 0xFFFF) as i32) >> 16);
                 let need = need & !self.start[l];
 

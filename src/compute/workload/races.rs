@@ -105,6 +105,7 @@ fn car(index: usize, laps: i32, hard: bool, draw: &mut Draw) -> Car {
         slope_q8: whole(draw, 0, 20_000),
         used: 0,
         changes: if hard { whole(draw, 0, 2) } else { 0 },
+        stop_ms: if hard { whole(draw, -900, 900) } else { 0 },
     }
 }
 

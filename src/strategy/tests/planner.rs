@@ -436,6 +436,7 @@ fn a_moment_becomes_a_start() {
     ];
     cars[3].running = false;
     cars[4].in_pit = true;
+    cars[0].team = "Red Bull Racing".to_owned();
     let moment = Moment {
         circuit: "Sakhir".to_owned(),
         lap: 20,
@@ -456,6 +457,7 @@ fn a_moment_becomes_a_start() {
     assert!((five.behind_s - (9.0 + 20.0 * 0.2 + out)).abs() < 1e-6);
     assert_eq!((five.compound, five.age, five.used), (2, 0, 0b110));
     assert_eq!((one.changes, five.changes), (0, 1));
+    assert_eq!((one.stop_s, two.stop_s), (p.stop_s("Red Bull Racing"), 0.0));
     // Pace: what it would do on its present tyres, from its laps; the first few were driven in dirty air.
     let now =
         |e: &crate::strategy::model::Entrant| e.pace_s + e.slope_s.unwrap() * f64::from(e.age);

@@ -215,6 +215,7 @@ fn ruled(min_stops: i32, longest_stint_laps: i32) -> Problem {
     p.drier = [1 << 28; 3];
     for (i, car) in p.cars[..20].iter_mut().enumerate() {
         car.age = i as i32 % 5;
+        car.stop_ms = 100 * (i as i32 - 10);
         car.plan.count = i as i32 % 4;
         car.plan.reactive = i as i32 % 2;
         car.plan.only = i32::from(i % 3 == 0);
@@ -360,6 +361,8 @@ fn a_stop_costs_what_the_pit_lane_costs() {
         (car.base_ms, car.time_ms, car.compound) = (95_000, 60_000 * i as i32, 1);
         (car.wear_q8, car.slope_q8) = (0, 0);
     }
+    // Its crew is quicker than the field's.
+    p.cars[1].stop_ms = -384;
     let mut one = Simulation::new(&p, 1, 0).unwrap();
     one.step(|car, _| {
         if car == 1 {
@@ -370,7 +373,7 @@ fn a_stop_costs_what_the_pit_lane_costs() {
     });
     let lap = 95_000 + p.lap_ms[20];
     assert_eq!(one.cars()[0].lap_ms, lap);
-    assert_eq!(one.cars()[1].lap_ms, lap + p.pit_ms[0]);
+    assert_eq!(one.cars()[1].lap_ms, lap + p.pit_ms[0] - 384);
     assert_eq!(one.cars()[1].compound, 2);
     assert!(p.pit_ms[2] < p.pit_ms[1] && p.pit_ms[1] < p.pit_ms[0]);
 }
