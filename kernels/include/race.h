@@ -172,7 +172,7 @@ INLINE Stint stint(const Problem &p, const Car &car, i32 n, const Fitted &on, i3
 INLINE i32 compound_for(const Problem &p, const Car &car, i32 n, i32 level, i32 used, i32 changes, u32 roll) {
   if (level > 0) return level + 2;
   const i32 left = p.laps - n, owed = owed_stops(p, left, 0, changes).in_all;
-  const i32 share = (left + owed) / (owed + 1);
+  const i32 share = owed > 0 ? (left + owed) / (owed + 1) : left;
   const bool owing = owes(p, used);
   i32 best = -1, best_life = 0;
   for (i32 c = 0; c < 3; c++) {

@@ -550,7 +550,12 @@ pub fn compound_for(
     }
     let left = p.laps - n;
     let (_, owed) = owed_stops(p, left, 0, changes);
-    let share = (left + owed) / (owed + 1);
+    // A division for those alone who owe a stop: every car that boxes comes by here.
+    let share = if owed > 0 {
+        (left + owed) / (owed + 1)
+    } else {
+        left
+    };
     let owing = owes(p, used);
     let mut best = -1;
     for c in 0..3 {
