@@ -26,7 +26,7 @@ static const u32 RACE_WARPS = RACE_THREADS / 32;
 
 // A car as it drives; one in each lane.
 struct Driving {
-  i32 pace, wear_q8, slope_q8, curve_q8, age, target, early, compound, used, next;
+  i32 pace, wear_q8, slope_q8, curve_q8, age, target, early, compound, used, changes, next;
   bool running;
 };
 
@@ -36,10 +36,12 @@ INLINE void change_tyres(Driving &d, const Problem &p, const Car &car, const Rac
   const Words roll = philox(number, (u32)n, lane, DRAW_STINT, k0, k1);
   const bool planned = !red && d.next < car.plan.count && race.level == 0 && tyre_class(d.compound) == 0;
   i32 next = d.next, compound;
+  d.changes++;
   if (planned) compound = car.plan.stops[next++].compound;
-  else compound = compound_for(p, car, n, race.level, d.used, roll.w3);
+  else compound = compound_for(p, car, n, race.level, d.used, d.changes, roll.w3);
   const Tyre &tyre = car.tyres[compound];
-  const Stint s = stint(p, car, n, compound, 0, tyre.slope_q8, d.used, next, roll);
+  const Fitted on = {compound, 0, tyre.slope_q8, d.used, d.changes};
+  const Stint s = stint(p, car, n, on, next, roll);
   d.compound = compound;
   d.used |= 1 << compound;
   d.wear_q8 = tyre.offset_ms << 8;
@@ -84,7 +86,8 @@ race_monte_carlo(const Problem *problems, i32 *keys, u32 plans, u32 races, u32 f
     {
       const Words form = philox(number, 0, lane, DRAW_FORM, k0, k1);
       const Words roll = {form.w1, form.w2, form.w3, 0};
-      const Stint s = stint(p, car, p.first - 1, car.compound, car.age, car.slope_q8, car.used, 0, roll);
+      const Fitted on = {car.compound, car.age, car.slope_q8, car.used, car.changes};
+      const Stint s = stint(p, car, p.first - 1, on, 0, roll);
       d.pace = car.base_ms + (times(bell(form.w0), car.form_q10) >> 10);
       d.slope_q8 = s.slope_q8;
       d.target = s.target;
@@ -95,6 +98,7 @@ race_monte_carlo(const Problem *problems, i32 *keys, u32 plans, u32 races, u32 f
       d.age = car.age;
       d.compound = car.compound;
       d.used = car.used | 1 << car.compound;
+      d.changes = car.changes;
       d.running = car.running != 0;
     }
     i32 key = sorted(is_place ? start_key(car, (i32)lane) : 0x7fffffff, lane);
@@ -130,7 +134,8 @@ race_monte_carlo(const Problem *problems, i32 *keys, u32 plans, u32 races, u32 f
         const bool worn = d.age >= d.early && chance < p.react[race.status] && n + TOO_LATE <= p.laps;
         const bool due = (d.age >= d.target || worn || chance < wrong) && d.running && n < p.laps &&
                          race.status != RED;
-        if (due) free += p.pit_ms[race.status] + (times(p.crew_ms, low) >> 16) + (high < p.botch ? p.botch_ms : 0);
+        if (due)
+          free += p.pit_ms[race.status] + car.stop_ms + (times(p.crew_ms, low) >> 16) + (high < p.botch ? p.botch_ms : 0);
         const i32 need = start ? 0 : p.pass_ms + (times(p.pass_span_ms, (i32)(roll.w1 & 0xFFFF)) >> 16);
         const bool stops = d.running && roll.w2 < (n == 1 ? car.retire_start : retire);
         const bool out = stops || !d.running;
@@ -139,7 +144,7 @@ race_monte_carlo(const Problem *problems, i32 *keys, u32 plans, u32 races, u32 f
         d.wear_q8 += d.slope_q8 >> (race.status < SAFETY_CAR ? race.status : 2);
         d.slope_q8 += d.curve_q8;
         if (due && !stops) change_tyres(d, p, car, race, n, number, lane, k0, k1, false);
-        if (n == p.laps && owes(p, d.used)) word = STOPS_HERE << 13 | 1;
+        if (n == p.laps && breaks_rules(p, d.used, d.changes)) word = STOPS_HERE << 13 | 1;
       }
       __syncwarp();
 

@@ -29,6 +29,7 @@ use crate::insight::{self, Limit};
 use crate::journal;
 use crate::observability::{self, LogFormat};
 use crate::publish;
+use crate::strategy::rules;
 
 /// Prefix of environment variables that override keys.
 pub const ENV_PREFIX: &str = "TRACKSIDE__";
@@ -58,6 +59,8 @@ pub struct Config {
     pub api: Api,
     pub engines: Engines,
     pub compute: Compute,
+    /// Rules of the race that is on, where they are not those of the table: `min_stops`, `longest_stint_laps`.
+    pub strategy: rules::Told,
     /// High-rate channels: name to unit, meaning and limits.
     pub channels: BTreeMap<String, Channel>,
 }
@@ -76,6 +79,7 @@ impl Default for Config {
             api: Api::default(),
             engines: Engines::default(),
             compute: Compute::default(),
+            strategy: rules::Told::default(),
             channels: BTreeMap::new(),
         }
     }
@@ -290,6 +294,7 @@ impl Config {
             backend: self.compute.backend,
             cars: self.compute.cars.clone(),
             limits: self.limits(),
+            rules: self.strategy,
         }
     }
 
@@ -348,6 +353,9 @@ impl Config {
             );
             return Err(Wrong::at(&["compute", "cars"], why));
         }
+        self.strategy
+            .check()
+            .map_err(|(key, why)| Wrong::at(&["strategy", key], format!("strategy.{why}")))?;
         if !(1..=1_000_000).contains(&self.commit.records) {
             let records = self.commit.records;
             let why = format!("commit.records is {records}; allowed: 1 to 1000000");
@@ -689,6 +697,18 @@ mod tests {
         );
         refused("[compute]\ncars = [0]\n", &["line 2", "[0]", "1 to 99"]);
         refused(
+            "[strategy]\nmin_stops = 2\nlongest_stint_laps = 300\n",
+            &[
+                "line 3",
+                "longest_stint_laps is 300",
+                "0 (no such rule) to 128",
+            ],
+        );
+        refused(
+            "[strategy]\nmin_stops = 9\n",
+            &["line 2", "strategy.min_stops is 9", "to 8"],
+        );
+        refused(
             "[api]\nlisten = '127.0.0.1:99999'\n",
             &["line 2", "99999", "0.0.0.0:8040"],
         );
@@ -763,6 +783,7 @@ mod tests {
             [openf1]\nusername = 'o'\npassword = 'box'\n\
             [publish.mqtt]\nprefix = 'p/q'\nencoding = 'cbor'\n[publish.zenoh]\n\
             [engines]\ndir = 'none'\ntensorrt = 'fp16'\n[compute]\nbackend = 'cpu'\ncars = [1, 44]\n\
+            [strategy]\nmin_stops = 2\nlongest_stint_laps = 0\n\
             [channels.'oil p']\nunit = 'bar'\nlow = 2.5\n";
         for text in ["", full] {
             let config = Config::from_toml(text).unwrap();

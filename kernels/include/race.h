@@ -33,7 +33,7 @@ struct Car {
   Tyre tyres[5];
   i32 available;
   Plan plan;
-  i32 time_ms, running, compound, age, wear_q8, slope_q8, used;
+  i32 time_ms, running, compound, age, wear_q8, slope_q8, used, changes, stop_ms;
 };
 struct Problem {
   Car cars[RACE_CARS];
@@ -48,7 +48,7 @@ struct Problem {
   u32 wetter[3], drier[3];
   i32 wet_ms[3][3];
   i32 react[4];
-  i32 cross, two_compounds, status, status_left, level, restart;
+  i32 cross, two_compounds, min_stops, longest_stint_laps, status, status_left, level, restart;
 };
 // Words of 4 bytes, as `src/compute/race_layout.rs` asserts them.
 #define SIZE(type, words) static_assert(sizeof(type) == (words) * 4, #type " is laid out as in Rust")
@@ -60,21 +60,22 @@ struct Problem {
   static_assert(__builtin_offsetof(type, field) == (words) * 4, #type "." #field " lies where Rust has it")
 #endif
 SIZE(Tyre, 4); AT(Tyre, slope_q8, 1); AT(Tyre, curve_q8, 2); AT(Tyre, life, 3); SIZE(Stop, 2);
-AT(Stop, compound, 1); SIZE(Plan, 11); AT(Plan, count, 8); AT(Plan, reactive, 9); AT(Plan, only, 10);
-SIZE(Car, 46); AT(Car, form_q10, 1); AT(Car, noise_q10, 2); AT(Car, wear_q16, 3); AT(Car, life_q16, 4);
-AT(Car, retire, 5); AT(Car, retire_start, 6); AT(Car, tyres, 7); AT(Car, available, 27); AT(Car, plan, 28);
-AT(Car, time_ms, 39); AT(Car, running, 40); AT(Car, compound, 41); AT(Car, age, 42); AT(Car, wear_q8, 43);
-AT(Car, slope_q8, 44); AT(Car, used, 45); SIZE(Problem, 1661); AT(Problem, count, 1472); AT(Problem, laps, 1473);
-AT(Problem, first, 1474); AT(Problem, last, 1475); AT(Problem, lap_ms, 1476); AT(Problem, reference_ms, 1604);
-AT(Problem, min_gap_ms, 1605); AT(Problem, dirty_gap_ms, 1606); AT(Problem, dirty_q8, 1607);
-AT(Problem, pass_ms, 1608); AT(Problem, pass_span_ms, 1609); AT(Problem, blue_ms, 1610);
-AT(Problem, start_ms, 1611); AT(Problem, start_q10, 1612); AT(Problem, mistake, 1613);
-AT(Problem, mistake_ms, 1614); AT(Problem, sc_lap_ms, 1615); AT(Problem, sc_catch_ms, 1616);
-AT(Problem, sc_gap_ms, 1617); AT(Problem, vsc_ms, 1618); AT(Problem, pit_ms, 1619); AT(Problem, crew_ms, 1623);
-AT(Problem, botch, 1624); AT(Problem, botch_ms, 1625); AT(Problem, hazard, 1626); AT(Problem, hazard_start, 1629);
-AT(Problem, sc_laps, 1632); AT(Problem, vsc_laps, 1634); AT(Problem, wetter, 1636); AT(Problem, drier, 1639);
-AT(Problem, wet_ms, 1642); AT(Problem, react, 1651); AT(Problem, cross, 1655); AT(Problem, two_compounds, 1656);
-AT(Problem, status, 1657); AT(Problem, status_left, 1658); AT(Problem, level, 1659); AT(Problem, restart, 1660);
+AT(Stop, compound, 1); SIZE(Plan, 11); AT(Plan, count, 8); AT(Plan, reactive, 9); AT(Plan, only, 10); SIZE(Car, 48);
+AT(Car, form_q10, 1); AT(Car, noise_q10, 2); AT(Car, wear_q16, 3); AT(Car, life_q16, 4); AT(Car, retire, 5);
+AT(Car, retire_start, 6); AT(Car, tyres, 7); AT(Car, available, 27); AT(Car, plan, 28); AT(Car, time_ms, 39);
+AT(Car, running, 40); AT(Car, compound, 41); AT(Car, age, 42); AT(Car, wear_q8, 43); AT(Car, slope_q8, 44);
+AT(Car, used, 45); AT(Car, changes, 46); AT(Car, stop_ms, 47); SIZE(Problem, 1727); AT(Problem, count, 1536);
+AT(Problem, laps, 1537); AT(Problem, first, 1538); AT(Problem, last, 1539); AT(Problem, lap_ms, 1540);
+AT(Problem, reference_ms, 1668); AT(Problem, min_gap_ms, 1669); AT(Problem, dirty_gap_ms, 1670);
+AT(Problem, dirty_q8, 1671); AT(Problem, pass_ms, 1672); AT(Problem, pass_span_ms, 1673);
+AT(Problem, blue_ms, 1674); AT(Problem, start_ms, 1675); AT(Problem, start_q10, 1676); AT(Problem, mistake, 1677);
+AT(Problem, mistake_ms, 1678); AT(Problem, sc_lap_ms, 1679); AT(Problem, sc_catch_ms, 1680);
+AT(Problem, sc_gap_ms, 1681); AT(Problem, vsc_ms, 1682); AT(Problem, pit_ms, 1683); AT(Problem, crew_ms, 1687);
+AT(Problem, botch, 1688); AT(Problem, botch_ms, 1689); AT(Problem, hazard, 1690); AT(Problem, hazard_start, 1693);
+AT(Problem, sc_laps, 1696); AT(Problem, vsc_laps, 1698); AT(Problem, wetter, 1700); AT(Problem, drier, 1703);
+AT(Problem, wet_ms, 1706); AT(Problem, react, 1715); AT(Problem, cross, 1719); AT(Problem, two_compounds, 1720);
+AT(Problem, min_stops, 1721); AT(Problem, longest_stint_laps, 1722); AT(Problem, status, 1723);
+AT(Problem, status_left, 1724); AT(Problem, level, 1725); AT(Problem, restart, 1726);
 #undef SIZE
 #undef AT
 
@@ -89,6 +90,21 @@ INLINE i32 tyre_class(i32 compound) { return compound < 3 ? 0 : compound - 2; }
 INLINE bool owes(const Problem &p, i32 used) {
   const i32 dry = used & 7;
   return p.two_compounds != 0 && (used & 0x18) == 0 && (dry & (dry - 1)) == 0;
+}
+
+INLINE bool breaks_rules(const Problem &p, i32 used, i32 changes) { return owes(p, used) || changes < p.min_stops; }
+
+struct Owed {
+  i32 by_stint, in_all;
+};
+
+// Stops that the rules still ask for.
+INLINE Owed owed_stops(const Problem &p, i32 left, i32 age, i32 changes) {
+  Owed o = {0, 0};
+  const i32 longest = p.longest_stint_laps, over = left - most(longest - age, 1), lack = p.min_stops - changes;
+  if (longest > 0 && over > 0) o.by_stint = (over + longest - 1) / longest;
+  o.in_all = lack > o.by_stint && lack < left ? lack : o.by_stint;
+  return o;
 }
 
 INLINE i32 start_key(const Car &car, i32 index) {
@@ -106,46 +122,63 @@ struct Stint {
   i32 slope_q8, target, early, next;
 };
 
+struct Fitted {
+  i32 compound, age, slope_q8, used, changes;
+};
+
 // A stint that begins or goes on after lap n.
-INLINE Stint stint(const Problem &p, const Car &car, i32 n, i32 compound, i32 age, i32 slope_q8, i32 used, i32 next,
-                   const Words &roll) {
+INLINE Stint stint(const Problem &p, const Car &car, i32 n, const Fitted &on, i32 next, const Words &roll) {
   Stint s;
-  const i32 factor = times(bell(roll.w0), car.wear_q16) >> 8;
-  s.slope_q8 = most(slope_q8 + (times(slope_q8, factor) >> 8), 0);
+  const i32 age = on.age, factor = times(bell(roll.w0), car.wear_q16) >> 8;
+  s.slope_q8 = most(on.slope_q8 + (times(on.slope_q8, factor) >> 8), 0);
   while (next < car.plan.count && car.plan.stops[next].lap <= n) next++;
   s.next = next;
+  const i32 left = p.laps - n, flag = age + left, longest = p.longest_stint_laps;
+  const i32 limit = longest > 0 ? most(longest, age + 1) : NEVER;
+  const Owed owed = owed_stops(p, left, age, on.changes);
   if (next < car.plan.count) {
     const i32 wait = car.plan.stops[next].lap - n;
-    s.target = age + wait;
+    s.target = least(age + wait, limit);
     s.early = car.plan.reactive != 0 ? age + (wait + 1) / 2 : NEVER;
+    s.early = most(s.early, longest > 0 ? flag - times(most(owed.by_stint, car.plan.count - next), longest) : 0);
     return s;
   }
   if (car.plan.only != 0) {
-    s.target = NEVER;
+    s.target = limit;
     s.early = NEVER;
     return s;
   }
-  const i32 typical = car.tyres[compound].life;
+  const i32 typical = car.tyres[on.compound].life;
   const i32 life = most(typical + (times(times(typical, bell(roll.w1)), car.life_q16) >> 16), 2);
-  const i32 flag = age + (p.laps - n);
   const i32 spread = (i32)(roll.w2 >> 12 & 3);
   s.target = life > age ? life : age + 1 + spread;
-  if (owes(p, used | 1 << compound) && tyre_class(compound) == 0) s.target = most(least(s.target, flag - 1 - spread), age + 1);
-  else if (s.target + SHORTEST_TAIL > flag) s.target = NEVER;
+  if (owes(p, on.used | 1 << on.compound) && tyre_class(on.compound) == 0)
+    s.target = most(least(s.target, flag - 1 - spread), age + 1);
+  else if (owed.in_all == 0 && s.target + SHORTEST_TAIL > flag) s.target = NEVER;
+  i32 from = 0;
+  if (owed.in_all > 0) {
+    const i32 share = age + (left + owed.in_all) / (owed.in_all + 1) + spread;
+    const i32 saves = flag - times(owed.by_stint, longest);
+    if (owed.by_stint > 0 && saves * 4 <= life * 5) from = saves;
+    s.target = most(least(s.target, least(share, flag - owed.in_all)), from);
+    s.target = most(least(s.target, limit), age + 1);
+  }
   s.early = s.target < NEVER ? most(s.target * 115 >> 8, 4) : most(life * 154 >> 8, 8);
+  s.early = most(s.early, from);
   return s;
 }
 
-// The compound that tyre life asks for after lap n.
-INLINE i32 compound_for(const Problem &p, const Car &car, i32 n, i32 level, i32 used, u32 roll) {
+// The compound that tyre life asks for after lap n, at the change of that number.
+INLINE i32 compound_for(const Problem &p, const Car &car, i32 n, i32 level, i32 used, i32 changes, u32 roll) {
   if (level > 0) return level + 2;
-  const i32 left = p.laps - n;
+  const i32 left = p.laps - n, owed = owed_stops(p, left, 0, changes).in_all;
+  const i32 share = owed > 0 ? (left + owed) / (owed + 1) : left;
   const bool owing = owes(p, used);
   i32 best = -1, best_life = 0;
   for (i32 c = 0; c < 3; c++) {
     if (!(car.available >> c & 1) || (owing && (used & 7) == 1 << c)) continue;
     const i32 life = car.tyres[c].life;
-    if (times(life, 256 + (i32)(roll & 63)) >> 8 >= left) return c;
+    if (times(life, 256 + (i32)(roll & 63)) >> 8 >= share) return c;
     if (best < 0 || life > best_life) {
       best = c;
       best_life = life;

@@ -21,6 +21,7 @@ use crate::strategy::opinion::{PIT, Policy};
 use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Advice, Kind, Outlook, Question, advise_on};
 use crate::strategy::rejoin::{Rejoin, rejoins};
+use crate::strategy::rules::Told;
 use crate::strategy::snapshot::compound_of;
 
 /// Share of the simulations that a duel is given.
@@ -45,6 +46,12 @@ pub struct Args {
     /// Laps of the race; without it, as telemetry measures the lap or as its circuit last had, else a guess.
     #[arg(long, value_name = "N")]
     laps: Option<NonZeroU16>,
+    /// Changes of tyres that every car must make; 0 for none. Without it, as the rules of that race were.
+    #[arg(long, value_name = "N")]
+    min_stops: Option<u8>,
+    /// Laps that a set may do; 0 for any number. Without it, as the rules of that race were.
+    #[arg(long, value_name = "LAPS")]
+    longest_stint: Option<u16>,
     /// Seed of the random numbers: the same seed, the same answer.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -67,12 +74,14 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before the recording is read: a wish that cannot be met is refused at once.
+    let rules = rules(args)?;
     let (backend, instead) = args.backend.open().context("--backend cuda")?;
     let (race, laps) = fold(&args.file, args.lap, &args.driver)?;
     let parameters = Parameters::shipped();
     let told = args.laps.map(|laps| (laps.get(), LapsFrom::Told));
     let moment = Moment::of(&race, told.or(laps));
-    let start = Start::at(&parameters, &moment);
+    let mut start = Start::at(&parameters, &moment);
+    start.rules = rules.over(start.rules);
     let number = number(&race, &args.driver)?;
     let car = start
         .cars
@@ -144,6 +153,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         compound_of(entrant.compound).name(),
         entrant.age,
     );
+    if let Some(rules) = start.rules.named() {
+        say!("under {rules}");
+    }
     table(&advice, args.simulations, &by);
     tell_rejoins(&rejoins, named);
     tell_rivals(&rivals, named);
@@ -152,6 +164,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         say!("{}: {}.", opinion.model, opinion.reason);
     }
     Ok(())
+}
+
+/// The rules that are told.
+fn rules(args: &Args) -> anyhow::Result<Told> {
+    let told = Told {
+        min_stops: args.min_stops,
+        longest_stint_laps: args.longest_stint,
+    };
+    match told.check() {
+        Err(("min_stops", why)) => bail!("--min-stops: {why}"),
+        Err((_, why)) => bail!("--longest-stint: {why}"),
+        Ok(()) => Ok(told),
+    }
 }
 
 /// The pit network, where there is one.

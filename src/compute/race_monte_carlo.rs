@@ -12,12 +12,18 @@
 //! 2. **Each car by itself.**
 //!    `free = base + form + lap[n] + wear + wet[level][class] + noise (+ mistake)`;
 //!    behind a safety car `free = catch_up`; under a virtual one `free += vsc`.
-//!    A car that boxes pays `pit[status]` and what its crew adds, all of it on the in-lap.
+//!    A car that boxes pays `pit[status]` and what its crew adds (its own pace, and luck), all of it on the in-lap.
 //!    Behind a safety car it queues on the way in like everyone else.
 //! 3. **In the order of the last line**, from the leader back: dirty air within `dirty_gap`, blue flags beyond a
 //!    lap, and the car ahead. A car that would cross the line less than `min_gap` after the slowest car that it
 //!    follows is held up, unless it would be ahead by more than it needs to pass.
 //! 4. **The line.** Times are sorted anew; who boxed gets fresh tyres; after a red flag everybody does.
+//!
+//! # Rules
+//!
+//! Two dry compounds, a least number of changes of tyres, a most of laps on a set; the latter two in races that have
+//! them (0: none), and then whatever a car's plan says: no set stays on for longer ([`stint`]). Who has not met the
+//! others by the last lap is not classified ([`breaks_rules`]). A red flag's change of tyres counts like any other.
 //!
 //! A finished race is one key a car, in finishing order: [`key`], [`time_ms`], [`car_of`].
 
@@ -49,6 +55,8 @@ pub const NEVER: i32 = 1 << 20;
 const SHORTEST_TAIL: i32 = 6;
 /// Nobody boxes because of a safety car with this few laps to go.
 pub const TOO_LATE: i32 = 4;
+/// Most changes of tyres that a rule may ask for.
+pub const MOST_MIN_STOPS: i32 = 8;
 
 /// How a set of tyres of one car behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
@@ -83,7 +91,8 @@ pub struct Plan {
     pub count: i32,
     /// 1: a stop may be pulled forward under a safety car.
     pub reactive: i32,
-    /// 1: no stop beyond these unless the tyres are wrong for the weather; 0: as tyre life asks.
+    /// 1: no stop beyond these unless the tyres are wrong for the weather or have done all that the rules let them;
+    /// 0: as tyre life and the rules ask.
     pub only: i32,
 }
 
@@ -120,6 +129,23 @@ pub struct Car {
     pub slope_q8: i32,
     /// Compounds that it has raced on (bits).
     pub used: i32,
+    /// Changes of tyres so far, those under a red flag included.
+    pub changes: i32,
+    /// What its crew takes longer for a stop than others' (ms); below 0: it is quicker.
+    pub stop_ms: i32,
+}
+
+impl Car {
+    /// The set that it starts on.
+    pub const fn fitted(&self) -> Fitted {
+        Fitted {
+            compound: self.compound,
+            age: self.age,
+            slope_q8: self.slope_q8,
+            used: self.used,
+            changes: self.changes,
+        }
+    }
 }
 
 /// What holds on the whole track.
@@ -192,6 +218,10 @@ pub struct Problem {
     pub cross: i32,
     /// 1: two dry compounds must be raced on, unless it was wet.
     pub two_compounds: i32,
+    /// Changes of tyres that every car must make, in the wet too; 0: no such rule.
+    pub min_stops: i32,
+    /// Laps that a set may do, those of before it was fitted included; 0: no such rule.
+    pub longest_stint_laps: i32,
     /// How it stands: status, laps that it will last yet, wetness, standing start.
     pub status: i32,
     pub status_left: i32,
@@ -215,7 +245,7 @@ impl Problem {
         if self.first < 1 || self.last > self.laps || self.first > self.last + 1 {
             return wrong("first", self.first);
         }
-        let small: [(&'static str, i32, i32); 11] = [
+        let small: [(&'static str, i32, i32); 13] = [
             ("reference_ms", self.reference_ms, 400_000),
             ("min_gap_ms", self.min_gap_ms, 10_000),
             ("dirty_gap_ms", self.dirty_gap_ms, 10_000),
@@ -227,6 +257,12 @@ impl Problem {
             ("vsc_ms", self.vsc_ms, 200_000),
             ("start_ms", self.start_ms, 60_000),
             ("start_q10", self.start_q10, 1 << 20),
+            ("min_stops", self.min_stops, MOST_MIN_STOPS),
+            (
+                "longest_stint_laps",
+                self.longest_stint_laps,
+                MAX_LAPS as i32,
+            ),
         ];
         for (what, value, most) in small {
             if !(0..=most).contains(&value) {
@@ -263,6 +299,12 @@ impl Problem {
                 if !(0..COMPOUNDS as i32).contains(&stop.compound) {
                     return wrong("cars.plan.stops.compound", stop.compound);
                 }
+            }
+            if !(0..=MAX_LAPS as i32).contains(&car.changes) {
+                return wrong("cars.changes", car.changes);
+            }
+            if !(-5_000..=5_000).contains(&car.stop_ms) {
+                return wrong("cars.stop_ms", car.stop_ms);
             }
             if car.available & 0b111 == 0 {
                 return wrong("cars.available", car.available);
@@ -352,6 +394,45 @@ pub const fn owes(p: &Problem, used: i32) -> bool {
     p.two_compounds != 0 && used & 0b11000 == 0 && dry & (dry - 1) == 0
 }
 
+/// Whether a car that comes to the flag like this has broken a rule.
+#[inline(always)]
+pub const fn breaks_rules(p: &Problem, used: i32, changes: i32) -> bool {
+    owes(p, used) || changes < p.min_stops
+}
+
+/// Stops that the rules still ask for with `left` laps to go on a set `age` laps old: for the longest stint's sake, and
+/// in all. A number that can no longer be reached is not gone after.
+pub const fn owed_stops(p: &Problem, left: i32, age: i32, changes: i32) -> (i32, i32) {
+    let longest = p.longest_stint_laps;
+    let rest = longest - age;
+    let over = left - if rest > 1 { rest } else { 1 };
+    let by_stint = if longest > 0 && over > 0 {
+        (over + longest - 1) / longest
+    } else {
+        0
+    };
+    let lack = p.min_stops - changes;
+    let in_all = if lack > by_stint && lack < left {
+        lack
+    } else {
+        by_stint
+    };
+    (by_stint, in_all)
+}
+
+/// A set of tyres on a car, and what it has raced on before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fitted {
+    pub compound: i32,
+    /// Laps on it, those of before it was fitted included.
+    pub age: i32,
+    pub slope_q8: i32,
+    /// Compounds before it (bits).
+    pub used: i32,
+    /// Changes of tyres, the one to this set included.
+    pub changes: i32,
+}
+
 /// A stint as it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stint {
@@ -364,23 +445,28 @@ pub struct Stint {
     pub next: i32,
 }
 
-/// A stint of `car` on `compound` that begins or goes on after lap `n`, tyres `age` laps old.
-pub fn stint(
-    p: &Problem,
-    car: &Car,
-    n: i32,
-    state: (i32, i32, i32, i32),
-    next: i32,
-    roll: [u32; 4],
-) -> Stint {
-    let (compound, age, slope_q8, used) = state;
+/// A stint of `car` that begins or goes on after lap `n`.
+///
+/// It ends where the plan says, else where tyre life and the rules do: stops that a rule asks for share what is left
+/// of the race, and a stint is stretched by up to a quarter of the tyres' life if that saves a stop.
+pub fn stint(p: &Problem, car: &Car, n: i32, on: Fitted, next: i32, roll: [u32; 4]) -> Stint {
+    let Fitted { compound, age, .. } = on;
     let factor = (bell(roll[0]) * car.wear_q16) >> 8;
-    let slope_q8 = (slope_q8 + ((slope_q8 * factor) >> 8)).max(0);
+    let slope_q8 = (on.slope_q8 + ((on.slope_q8 * factor) >> 8)).max(0);
     let mut next = next;
     while next < car.plan.count && car.plan.stops[next as usize].lap <= n {
         next += 1;
     }
     let left = p.laps - n;
+    let flag = age + left;
+    let longest = p.longest_stint_laps;
+    // A set that has done all it may comes off on the next lap.
+    let most = if longest > 0 {
+        longest.max(age + 1)
+    } else {
+        NEVER
+    };
+    let (by_stint, owed) = owed_stops(p, left, age, on.changes);
     if next < car.plan.count {
         let wait = car.plan.stops[next as usize].lap - n;
         let early = if car.plan.reactive != 0 {
@@ -388,9 +474,16 @@ pub fn stint(
         } else {
             NEVER
         };
+        // Not so early that the stints after it could not reach the flag.
+        let sets = by_stint.max(car.plan.count - next);
+        let early = early.max(if longest > 0 {
+            flag - sets * longest
+        } else {
+            0
+        });
         return Stint {
             slope_q8,
-            target: age + wait,
+            target: (age + wait).min(most),
             early,
             next,
         };
@@ -398,20 +491,29 @@ pub fn stint(
     if car.plan.only != 0 {
         return Stint {
             slope_q8,
-            target: NEVER,
+            target: most,
             early: NEVER,
             next,
         };
     }
     let life = car.tyres[compound as usize].life;
     let life = (life + ((life * bell(roll[1]) * car.life_q16) >> 16)).max(2);
-    let flag = age + left;
     let spread = (roll[2] >> 12 & 3) as i32;
     let mut target = if life > age { life } else { age + 1 + spread };
-    if owes(p, used | 1 << compound) && p.level_is_dry(compound) {
+    if owes(p, on.used | 1 << compound) && p.level_is_dry(compound) {
         target = target.min(flag - 1 - spread).max(age + 1);
-    } else if target + SHORTEST_TAIL > flag {
+    } else if owed == 0 && target + SHORTEST_TAIL > flag {
         target = NEVER;
+    }
+    let mut least = 0;
+    if owed > 0 {
+        let share = age + (left + owed) / (owed + 1) + spread;
+        target = target.min(share).min(flag - owed);
+        let saves_a_stop = flag - by_stint * longest;
+        if by_stint > 0 && saves_a_stop * 4 <= life * 5 {
+            least = saves_a_stop;
+        }
+        target = target.max(least).min(most).max(age + 1);
     }
     let early = if target < NEVER {
         ((target * 115) >> 8).max(4)
@@ -421,7 +523,7 @@ pub fn stint(
     Stint {
         slope_q8,
         target,
-        early,
+        early: early.max(least),
         next,
     }
 }
@@ -433,12 +535,27 @@ impl Problem {
     }
 }
 
-/// The compound that tyre life asks for after lap `n`.
-pub fn compound_for(p: &Problem, car: &Car, n: i32, level: i32, used: i32, roll: u32) -> i32 {
+/// The compound that tyre life asks for after lap `n`, at the change of that number: of those that last for their share
+/// of what is left the softest.
+pub fn compound_for(
+    p: &Problem,
+    car: &Car,
+    n: i32,
+    level: i32,
+    (used, changes): (i32, i32),
+    roll: u32,
+) -> i32 {
     if level > 0 {
         return level + 2;
     }
     let left = p.laps - n;
+    let (_, owed) = owed_stops(p, left, 0, changes);
+    // A division for those alone who owe a stop: every car that boxes comes by here.
+    let share = if owed > 0 {
+        (left + owed) / (owed + 1)
+    } else {
+        left
+    };
     let owing = owes(p, used);
     let mut best = -1;
     for c in 0..3 {
@@ -447,7 +564,7 @@ pub fn compound_for(p: &Problem, car: &Car, n: i32, level: i32, used: i32, roll:
             continue;
         }
         let life = car.tyres[c as usize].life;
-        if (life * (256 + (roll & 63) as i32)) >> 8 >= left {
+        if (life * (256 + (roll & 63) as i32)) >> 8 >= share {
             return c;
         }
         if best < 0 || life > car.tyres[best as usize].life {

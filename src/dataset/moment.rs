@@ -7,6 +7,7 @@ use crate::compute::race_monte_carlo::Status;
 use crate::race::TrackStatus;
 use crate::strategy::model::LapsFrom;
 use crate::strategy::moment::{CarHistory, DrivenLap, Moment};
+use crate::strategy::rules::Rules;
 use crate::strategy::snapshot::compound_index;
 
 impl RaceData {
@@ -33,6 +34,7 @@ impl RaceData {
             laps: self.calendar.laps.map(|laps| (laps, LapsFrom::Calendar)),
             lap,
             sprint: false,
+            rules: Rules::of(self.season, &self.circuit),
             status,
             status_laps,
             raining: leader.is_some_and(|l| l.rain == Some(true)),
@@ -101,6 +103,7 @@ fn history(car: &CarData, lap: u16, now: f64) -> CarHistory {
     let on_grid = car.laps.first().filter(|_| lap == 0);
     CarHistory {
         number: car.number,
+        team: car.team.clone(),
         grid: car.grid,
         qualifying_s: car.qualifying_s,
         position: last.and_then(|l| l.position).filter(|_| lap > 0),
@@ -110,8 +113,19 @@ fn history(car: &CarData, lap: u16, now: f64) -> CarHistory {
         age: on_grid
             .and_then(|l| l.tyre_age)
             .map(|a| a.saturating_sub(1)),
+        changes: changes(car, done, last.is_some_and(|l| l.is_in)),
         laps,
     }
+}
+
+/// Changes of tyres by the number of the stint, where it is published; after an in-lap the next one is on its way.
+fn changes(car: &CarData, done: u16, in_pit: bool) -> Option<u16> {
+    let first = car.laps.first()?.stint?;
+    let stint = match car.lap(done) {
+        Some(lap) => lap.stint?,
+        None => first,
+    };
+    Some(u16::from(stint.saturating_sub(first)) + u16::from(in_pit))
 }
 
 /// Laps of its own for which a car may keep its line waiting before it counts as out.
@@ -140,6 +154,8 @@ mod tests {
     use crate::dataset::Dataset;
     use crate::strategy::model::Start;
     use crate::strategy::parameters::Parameters;
+    use crate::strategy::planner::{Question, advise};
+    use crate::strategy::simulation::{Decision, Simulation};
 
     const RACES: usize = 400;
 
@@ -241,6 +257,54 @@ mod tests {
                 "{share} %: {brier} {brier_of_order}"
             );
         }
+    }
+
+    /// The race of the 18 laps, as it stood: what is recommended, driven many times among rivals who keep the rule, too.
+    #[test]
+    fn plans_for_qatar_2023_keep_every_stint_within_18_laps() {
+        let Some(folder) = crate::predict::backtest::data() else {
+            return;
+        };
+        const MOST: i32 = 18;
+        let parameters = Parameters::shipped();
+        let set = Dataset::read(&folder, 2023..=2023).unwrap();
+        let race = set.races.iter().find(|r| r.circuit == "Lusail").unwrap();
+        let (mut asked, mut three) = (0, 0);
+        for lap in [0, 6, 15, 28, 40, 50] {
+            let start = Start::at(&parameters, &race.moment(lap).unwrap());
+            assert_eq!(start.rules.longest_stint_laps, MOST as u16);
+            let running = start.cars.iter().enumerate().filter(|(_, c)| c.running);
+            for (car, entrant) in running.step_by(3) {
+                let question = Question {
+                    car,
+                    races: 64,
+                    seed: 3,
+                };
+                let advice = advise(&start, &parameters, question).unwrap();
+                let mut problem = start.problem(&parameters).unwrap();
+                problem.cars[car].plan = advice.plans[0].candidate.plan;
+                for number in 0..8 {
+                    let mut one = Simulation::new(&problem, 3, number).unwrap();
+                    while !one.is_over() {
+                        let before = one.cars().to_vec();
+                        one.step(|_, _| Decision::Plan);
+                        for (was, now) in before.iter().zip(one.cars()) {
+                            // A set that was over its laps already comes off on the first lap.
+                            let over = one.next_lap() == problem.first + 1 && was.age >= MOST;
+                            assert!(!now.running || over || was.age < MOST, "{was:?}");
+                        }
+                    }
+                    let own = one.cars()[car];
+                    if lap == 0 && own.running {
+                        asked += 1;
+                        three += i32::from(own.changes >= 3);
+                    }
+                    assert!(own.changes >= i32::from(entrant.changes) && !own.overran);
+                }
+            }
+        }
+        // 57 laps take four sets of 18.
+        assert!(asked > 20 && three == asked, "{three} of {asked}");
     }
 
     #[test]

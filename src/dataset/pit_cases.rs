@@ -9,6 +9,7 @@ use crate::race::TrackStatus;
 use crate::strategy::model::{GridCar, ModelError, Start};
 use crate::strategy::parameters::Parameters;
 use crate::strategy::regret::{Case, fixed_plan, plan};
+use crate::strategy::rules::Rules;
 
 /// Share of laps on wet tyres from which a race was wet.
 const WET_SHARE: f64 = 0.02;
@@ -42,7 +43,9 @@ pub fn cases(race: &RaceData, parameters: &Parameters) -> Result<Vec<Case>, Mode
         return Ok(Vec::new());
     }
     let laps = race.calendar.laps.filter(|l| *l > 0).unwrap_or(race.laps());
-    let problem = Start::grid(parameters, &race.circuit, Some(laps), &slots).problem(parameters)?;
+    let mut start = Start::grid(parameters, &race.circuit, Some(laps), &slots);
+    start.rules = Rules::of(race.season, &race.circuit);
+    let problem = start.problem(parameters)?;
     let chosen = grid.iter().enumerate().step_by(EVERY);
     Ok(chosen
         .filter(|(_, car)| race.finished(car))

@@ -26,6 +26,7 @@ use crate::strategy::moment::Moment;
 use crate::strategy::opinion::Opinion;
 use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Advice, PlannerError, Question, advise_on};
+use crate::strategy::rules::Told;
 
 /// Races that each of the best plans is tried on.
 pub const RACES: u32 = 400;
@@ -162,10 +163,12 @@ impl Strategist {
         }
     }
 
-    /// Answers until [`Strategist::stop`]. `processor` says what to compute on now.
+    /// Answers until [`Strategist::stop`], by the rules of the race as `told` or as the table has them. `processor` says
+    /// what to compute on now.
     pub fn run(
         &self,
         parameters: &Parameters,
+        told: Told,
         outlets: &Outlets,
         processor: impl Fn() -> Processor,
     ) {
@@ -173,7 +176,7 @@ impl Strategist {
         while let Some((snapshot, car, asker)) = self.next(rested) {
             let processor = processor();
             let began = Instant::now();
-            let answer = answer(&snapshot, car, parameters, &processor);
+            let answer = answer(&snapshot, car, (parameters, told), &processor);
             let by = (answer.as_ref()).map_or(By::Cpu, |insight| insight.origin.backend);
             let rest = match by {
                 By::Cpu => REST_ON_CPU,
@@ -212,14 +215,15 @@ const PATIENCE: Duration = Duration::from_millis(500);
 fn answer(
     snapshot: &Snapshot,
     driver_number: u8,
-    parameters: &Parameters,
+    (parameters, told): (&Parameters, Told),
     processor: &Processor,
 ) -> Answer {
     let race = &snapshot.race;
     if !race.session.session_type.is_race() {
         return Err(NoAnswer::NoRace);
     }
-    let start = Start::at(parameters, &Moment::of(race, snapshot.laps));
+    let mut start = Start::at(parameters, &Moment::of(race, snapshot.laps));
+    start.rules = told.over(start.rules);
     let car = start.cars.iter().position(|c| c.number == driver_number);
     let session_key = race.session.key.unwrap_or_default();
     let question = Question {

@@ -19,6 +19,7 @@ use crate::strategy::model::Start;
 use crate::strategy::moment::Moment;
 use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Question, advise};
+use crate::strategy::rules::Told;
 
 const CARS: u8 = 6;
 
@@ -291,7 +292,9 @@ async fn a_question_is_answered_as_the_planner_does() {
     let thread = {
         let (strategist, outlets) = (strategist.clone(), outlets.clone());
         std::thread::spawn(move || {
-            strategist.run(&Parameters::shipped(), &outlets, || Processor::Cpu);
+            strategist.run(&Parameters::shipped(), Told::default(), &outlets, || {
+                Processor::Cpu
+            });
         })
     };
     let number = race.order()[1].driver_number;
@@ -342,6 +345,49 @@ async fn a_question_is_answered_as_the_planner_does() {
 }
 
 #[tokio::test]
+async fn rules_that_are_told_are_those_of_the_answer() {
+    let told = Told {
+        min_stops: Some(2),
+        longest_stint_laps: Some(18),
+    };
+    let strategist = Strategist::default();
+    let thread = {
+        let (strategist, outlets) = (strategist.clone(), Outlets::default());
+        std::thread::spawn(move || {
+            strategist.run(&Parameters::shipped(), told, &outlets, || Processor::Cpu);
+        })
+    };
+    let mut race = Race::new();
+    for (seq, entry) in (0..).zip(race_of(20, None)) {
+        race.apply(seq, &entry);
+        if race.leader_laps_completed() == 8 {
+            break;
+        }
+    }
+    let number = race.order()[1].driver_number;
+    let answer = strategist.ask(snapshot(1, &race), number).await.unwrap();
+    let mut start = Start::at(&Parameters::shipped(), &Moment::of(&race, None));
+    assert!(start.rules.is_none());
+    start.rules = told.over(start.rules);
+    let question = Question {
+        car: start.cars.iter().position(|c| c.number == number).unwrap(),
+        races: answer.races,
+        seed: answer.seed,
+    };
+    let expected = advise(&start, &Parameters::shipped(), question).unwrap();
+    assert_eq!(answer.advice.rules, start.rules);
+    assert_eq!(answer.advice.reason, expected.reason);
+    assert!(
+        answer
+            .advice
+            .reason
+            .contains("The rule of 2 stops asks for 2 more")
+    );
+    strategist.stop();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
 async fn nobody_waits_for_a_strategist_that_has_too_much_to_do() {
     let strategist = Strategist::default();
     let now = snapshot(1, &Race::new());
@@ -372,7 +418,9 @@ async fn nobody_waits_for_a_strategist_that_has_too_much_to_do() {
     let thread = {
         let strategist = strategist.clone();
         std::thread::spawn(move || {
-            strategist.run(&Parameters::shipped(), &outlets, || Processor::Cpu);
+            strategist.run(&Parameters::shipped(), Told::default(), &outlets, || {
+                Processor::Cpu
+            });
         })
     };
     assert_eq!(strategist.ask(now, 1).await, Err(NoAnswer::NoRace));

@@ -21,6 +21,7 @@ use crate::journal::Reader;
 use crate::live::Snapshot;
 use crate::record::{Lap, Record};
 use crate::strategy::parameters::Parameters;
+use crate::strategy::rules::Told;
 
 /// Records taken between two looks at the clock.
 const BATCH: usize = 2_048;
@@ -42,6 +43,8 @@ pub struct Options {
     /// Driver numbers of the cars that matter; where it is empty, the first [`LEADERS`].
     pub cars: Vec<u8>,
     pub limits: Vec<Limit>,
+    /// Rules of the race, where they are not those of the table.
+    pub rules: Told,
 }
 
 /// Starts both threads; they end with `stop` and [`Strategist::stop`].
@@ -58,6 +61,7 @@ pub fn start(
 ) -> std::io::Result<Strategist> {
     let strategist = Strategist::default();
     let engine = Engine::new(options.backend);
+    let rules = options.rules;
     let worker = Worker::new(options, outlets.clone(), strategist.clone(), engine.clone());
     let (records, snapshots) = (records.clone(), snapshots.clone());
     let (runtime, stop) = (runtime.clone(), stop.clone());
@@ -68,7 +72,8 @@ pub fn start(
         // Half of the processor at most.
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2));
         if let Some(pool) = give_way(threads) {
-            pool.install(|| own.run(&Parameters::shipped(), &outlets, || engine.processor()));
+            let parameters = Parameters::shipped();
+            pool.install(|| own.run(&parameters, rules, &outlets, || engine.processor()));
         }
     })?;
     Ok(strategist)

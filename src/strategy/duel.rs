@@ -174,7 +174,9 @@ fn duel(calm: &Problem, terms: Terms, rival: usize, delays: [Option<i32>; 2]) ->
     }
     // A duel that the flag cuts short is decided there; nobody boxes on the last lap.
     problem.last = last.min(problem.laps);
+    // The rules are for the whole race.
     problem.two_compounds = 0;
+    (problem.min_stops, problem.longest_stint_laps) = (0, 0);
     problem
 }
 

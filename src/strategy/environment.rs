@@ -3,7 +3,7 @@
 //! In each race about half of the cars ask the policy; the others follow their rules of thumb. A decision stands for
 //! as many laps as its action says ([`super::policy::meaning`]), or until the track's status or wetness changes. Its
 //! reward is the time gained on the running field meanwhile (s); at the flag [`PLACE_S`] more for each place ahead
-//! of the middle, and [`RULE_S`] less for a car that broke the two-compound rule. A car that retires is simply over.
+//! of the middle, and [`RULE_S`] less for a car that broke the two-compound rule or another of the race. A car that retires is simply over.
 //!
 //! **Invariant:** the same seed and the same answers give the same questions.
 
@@ -12,11 +12,11 @@ use super::parameters::Parameters;
 use super::policy::{ACTIONS, STATE, legal, meaning, state};
 use super::simulation::{Decision, Simulation};
 use crate::compute::philox::philox;
-use crate::compute::race_monte_carlo::{OUT_MS, Problem, Race, owes};
+use crate::compute::race_monte_carlo::{OUT_MS, Problem, Race, breaks_rules};
 
 /// What a place is worth (s).
 pub const PLACE_S: f32 = 2.0;
-/// What breaking the two-compound rule costs (s).
+/// What breaking the two-compound rule, or another of the race, costs (s).
 pub const RULE_S: f32 = 60.0;
 /// What the network's values are told in (s): it learns rewards over this.
 pub const SCALE_S: f32 = 20.0;
@@ -175,7 +175,9 @@ impl<'a> Environment<'a> {
             }
             let (race, car) = (question.slot as usize / 32, question.slot as usize % 32);
             let legal = usize::from(*action) < ACTIONS && question.legal >> action & 1 != 0;
-            let (decision, laps) = meaning(if legal { usize::from(*action) } else { 0 });
+            // Else the first that is: staying out, unless a rule forbids it.
+            let first = question.legal.trailing_zeros() as usize % ACTIONS;
+            let (decision, laps) = meaning(if legal { usize::from(*action) } else { first });
             let episode = &mut self.races[race];
             episode.held[car] = Some(Held {
                 decision,
@@ -260,7 +262,9 @@ impl Episode<'_> {
             let mut reward = h.earned;
             if driving.running {
                 reward += PLACE_S * (middle - self.simulation.position(car) as f32);
-            } else if owes(self.simulation.problem(), driving.used) {
+            } else if driving.overran
+                || breaks_rules(self.simulation.problem(), driving.used, driving.changes)
+            {
                 reward -= RULE_S;
             }
             all.push(Question {

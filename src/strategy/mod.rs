@@ -3,6 +3,7 @@
 //! | file | noun |
 //! |---|---|
 //! | [`parameters`] | what was fitted on past seasons (`race.toml`) |
+//! | [`rules`] | what single races ask for beyond the two compounds (`rules.toml`) |
 //! | [`model`] | the race model: a [`model::Start`] in seconds into a problem in whole numbers |
 //! | [`pace`] | a car's pace and wear, learnt lap by lap |
 //! | [`opinion`] | what the pit network would do, beside Monte Carlo |
@@ -29,6 +30,7 @@ pub mod planner;
 pub mod policy;
 pub mod regret;
 pub mod rejoin;
+pub mod rules;
 pub mod simulation;
 pub mod snapshot;
 

@@ -11,12 +11,12 @@
 //! ```
 //!
 //! Wear runs at half its rate under a virtual safety car, at a quarter behind a safety car. A stop costs what the
-//! circuit's pit lane costs under the status of the in-lap, and what the crew adds. P_i varies from race to race by the
+//! circuit's pit lane costs under the status of the in-lap, and what the crew adds: by team, and by luck. P_i varies from race to race by the
 //! spread that the estimate has, w_i from stint to stint.
 //!
 //! A car passes if, unhindered, it would cross the line ahead by more than `u · span`, u uniform: span is small where
 //! overtaking is easy. Safety cars, virtual ones, red flags, rain and retirements are hazards a lap. Two dry compounds
-//! must be raced on unless wet tyres were; who breaks that is not classified. A red flag brings fresh tyres for all
+//! must be raced on unless wet tyres were; who breaks that, or a race's own rule ([`super::rules`]), is not classified. A red flag brings fresh tyres for all
 //! and a standing start. Behind the safety car the field closes up, lapped cars with it.
 //!
 //! **Invariant:** pure. The same [`Start`] and parameters give the same [`Problem`].
@@ -24,6 +24,7 @@
 use serde::Serialize;
 
 use super::parameters::{Circuit, Parameters};
+use super::rules::Rules;
 use crate::compute::ShapeError;
 use crate::compute::philox::BELL_SIGMA;
 use crate::compute::race_monte_carlo::{
@@ -68,6 +69,8 @@ pub struct Start {
     /// Laps that the leader has completed: 0 on the grid.
     pub lap: u16,
     pub sprint: bool,
+    /// What this race asks for beyond two compounds.
+    pub rules: Rules,
     pub status: Status,
     /// Laps for which that status has held.
     pub status_laps: u16,
@@ -100,8 +103,12 @@ pub struct Entrant {
     pub slope_s: Option<f64>,
     /// Compounds raced on (bits), the present one included.
     pub used: u8,
+    /// Changes of tyres so far, those under a red flag included.
+    pub changes: u16,
     /// Compounds that it could take (bits).
     pub available: u8,
+    /// What its crew takes longer for a stop than the field's (s).
+    pub stop_s: f64,
     pub plan: Plan,
 }
 
@@ -170,7 +177,9 @@ impl Start {
                     age: 0,
                     slope_s: None,
                     used: 1 << car.compound,
+                    changes: 0,
                     available: ALL_COMPOUNDS,
+                    stop_s: 0.0,
                     plan: Plan::default(),
                 }
             })
@@ -183,6 +192,7 @@ impl Start {
             laps_from,
             lap: 0,
             sprint: false,
+            rules: Rules::default(),
             status: Status::Green,
             status_laps: 0,
             level: 0,
@@ -281,6 +291,8 @@ impl Start {
             ],
             cross: (p.wet.cross * TWO_16) as i32,
             two_compounds: i32::from(!self.sprint),
+            min_stops: self.rules.min_stops.into(),
+            longest_stint_laps: self.rules.longest_stint_laps.into(),
             status: status as i32,
             status_left,
             level: i32::from(self.level.min(2)),
@@ -319,6 +331,8 @@ impl Start {
             wear_q8: tyre.offset_ms * 256 + (slope * age).round() as i32,
             slope_q8: slope.round() as i32,
             used: i32::from(e.used) | 1 << compound,
+            changes: i32::from(e.changes),
+            stop_ms: ms(e.stop_s),
         }
     }
 

@@ -8,6 +8,7 @@
 use super::model::{ALL_COMPOUNDS, Entrant, LapsFrom, Start, length, median, prior, reference};
 use super::pace::{Known, LapRow, PaceFilter};
 use super::parameters::{Circuit, Parameters};
+use super::rules::Rules;
 use crate::compute::race_monte_carlo::{Plan, Status, class};
 
 /// What the estimate of a car's pace cannot know of the rest of its race (share of a lap).
@@ -33,6 +34,8 @@ pub struct Moment {
     /// Laps that the leader has completed.
     pub lap: u16,
     pub sprint: bool,
+    /// What this race asks for beyond two compounds.
+    pub rules: Rules,
     pub status: Status,
     /// Laps for which it has held.
     pub status_laps: u16,
@@ -46,6 +49,8 @@ pub struct Moment {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CarHistory {
     pub number: u8,
+    /// As OpenF1's `team_name` writes it; empty where it is not known.
+    pub team: String,
     pub grid: Option<u8>,
     /// Best qualifying time (s).
     pub qualifying_s: Option<f64>,
@@ -57,6 +62,8 @@ pub struct CarHistory {
     pub compound: Option<u8>,
     /// Age of those tyres (laps).
     pub age: Option<u16>,
+    /// Changes of tyres up to the set that it is on, where they are told; else its laps tell.
+    pub changes: Option<u16>,
     /// Completed laps by number.
     pub laps: Vec<DrivenLap>,
 }
@@ -106,6 +113,7 @@ impl Start {
             laps_from,
             lap: moment.lap,
             sprint: moment.sprint,
+            rules: moment.rules,
             status: moment.status,
             status_laps: moment.status_laps,
             level: 0,
@@ -148,12 +156,23 @@ fn rows(moment: &Moment) -> Vec<Vec<LapRow>> {
     moment.cars.iter().map(|car| rows_of(car, &lines)).collect()
 }
 
+/// Whether a lap was driven on another set than the one before it.
+fn is_changed(before: &DrivenLap, lap: &DrivenLap) -> bool {
+    let younger = matches!((before.age, lap.age), (Some(a), Some(b)) if b <= a);
+    younger || (before.compound != lap.compound && lap.compound.is_some())
+}
+
+/// Changes of tyres that a car's laps show, the one that it is in the pits for included.
+fn changes(car: &CarHistory) -> u16 {
+    let shown = car.laps.windows(2).filter(|l| is_changed(&l[0], &l[1]));
+    shown.count() as u16 + u16::from(car.in_pit)
+}
+
 fn rows_of(car: &CarHistory, lines: &[Vec<f64>]) -> Vec<LapRow> {
     let mut rows = Vec::with_capacity(car.laps.len());
     let (mut stint, mut before) = (0_u8, DrivenLap::default());
     for lap in &car.laps {
-        let younger = matches!((before.age, lap.age), (Some(a), Some(b)) if b <= a);
-        if younger || (before.compound != lap.compound && lap.compound.is_some()) {
+        if is_changed(&before, lap) {
             stint = stint.saturating_add(1);
         }
         let began = (before.number + 1 == lap.number).then_some(before.ended_s);
@@ -274,7 +293,9 @@ fn entrant(
         slope_s: (!fresh && moment.lap > 0)
             .then(|| (slope + filter.extra_wear_s).clamp(0.0, 4.0 * mean)),
         used: used & ALL_COMPOUNDS,
+        changes: car.changes.unwrap_or_else(|| changes(car)),
         available: ALL_COMPOUNDS,
+        stop_s: known.parameters.stop_s(&car.team),
         plan: Plan::default(),
     }
 }

@@ -112,7 +112,7 @@ impl Policy {
 
     fn said(&self, ranked: &[(usize, f64)], advice: Option<&Advice>) -> Opinion {
         let boxes = |action: usize| (1..=5).contains(&action);
-        // Staying out is always among them.
+        // There is always one.
         let (best, value) = ranked.first().copied().unwrap_or((0, 0.0));
         let other = ranked.iter().find(|(a, _)| boxes(*a) != boxes(best));
         let gain_s = other.map(|o| value - o.1);
@@ -125,6 +125,9 @@ impl Policy {
                 value - v,
                 ACTION_NAMES[*o],
             );
+        }
+        if other.is_none() && boxes(best) {
+            reason += ": the rules of the race leave nothing else";
         }
         match (agrees, advice) {
             (Some(true), _) => reason += "; Monte Carlo agrees",

@@ -20,6 +20,7 @@ pub struct Parameters {
     pub retire: Retire,
     pub mistake: Mistake,
     pub circuits: Vec<Circuit>,
+    pub teams: Vec<Team>,
 }
 
 /// Lap times (shares of a reference lap unless said otherwise).
@@ -159,6 +160,16 @@ pub struct Circuit {
     pub hazard: [f64; 3],
 }
 
+/// One team.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Team {
+    /// As OpenF1's `team_name` writes it, in one season or another.
+    pub names: Vec<String>,
+    /// What its stops take longer than the field's (s); below 0: they are quicker.
+    pub stop_s: f64,
+}
+
 /// The parameters are not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum ParametersError {
@@ -216,6 +227,12 @@ impl Parameters {
         self.circuits
             .iter()
             .find(|c| c.name.eq_ignore_ascii_case(name))
+    }
+
+    /// What a team's stops take longer than the field's (s); of a team that was never seen, nothing.
+    pub fn stop_s(&self, team: &str) -> f64 {
+        let named = |t: &&Team| t.names.iter().any(|n| n.eq_ignore_ascii_case(team));
+        self.teams.iter().find(named).map_or(0.0, |t| t.stop_s)
     }
 
     fn check(&self) -> Result<(), ParametersError> {
@@ -332,6 +349,9 @@ impl Parameters {
             each(&mut ranges, "circuits.slope", &c.slope, 0.0, 0.01);
             each(&mut ranges, "circuits.hazard", &c.hazard, 0.0, 0.2);
         }
+        for team in &self.teams {
+            ranges.push(("teams.stop_s", team.stop_s, -3.0, 3.0));
+        }
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
                 return Err(ParametersError::OutOfRange {
@@ -359,6 +379,10 @@ mod tests {
         let span = |name| p.known(name).unwrap().pass_span_s;
         assert!(span("Monte Carlo") > 3.0 * span("Spa-Francorchamps"));
         assert!(span("Singapore") > span("Sakhir"));
+        // Crews differ by tenths; one that has another name by now is the same, and one that is new is like the field.
+        assert!(p.stop_s("red bull racing") < -0.2 && p.stop_s("Haas F1 Team") > 0.2);
+        assert_eq!(p.stop_s("AlphaTauri"), p.stop_s("RB"));
+        assert_eq!((p.stop_s("Cadillac"), p.stop_s("")), (0.0, 0.0));
     }
 
     #[test]

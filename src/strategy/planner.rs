@@ -13,10 +13,11 @@
 
 use serde::Serialize;
 
-use super::model::{LapsFrom, ModelError, Start};
+use super::model::{Entrant, LapsFrom, ModelError, Start};
 use super::parameters::Parameters;
+use super::rules::{self, Illegal, Rules};
 use super::snapshot::compound_of;
-use crate::compute::race_monte_carlo::{OUT_MS, Plan, Problem, Stop, car_of, time_ms};
+use crate::compute::race_monte_carlo::{MAX_STOPS, OUT_MS, Plan, Problem, Stop, car_of, time_ms};
 use crate::compute::{Backend, Cpu, RaceMonteCarlo};
 
 /// Most candidates of a question.
@@ -135,6 +136,9 @@ pub struct Advice {
     pub laps: u16,
     /// How the laps of the race are known; where they are a guess, the reason says so, too.
     pub laps_from: LapsFrom,
+    /// What the race asks for beyond two compounds; the reason says where that forces a stop.
+    #[serde(skip_serializing_if = "Rules::is_none")]
+    pub rules: Rules,
     pub position: usize,
     pub recommended: String,
     /// In words and numbers.
@@ -155,6 +159,8 @@ pub enum PlannerError {
     Over(u16, u16),
     #[error("{0} simulations; ask for 16 to {MAX_RACES}")]
     Races(u32),
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
     #[error(transparent)]
     Model(#[from] ModelError),
 }
@@ -181,7 +187,8 @@ pub fn advise(
 /// Advises a car, its races simulated by that backend.
 ///
 /// # Errors
-/// If the car is out, the race over, or the race cannot be simulated.
+/// If the car is out, the race over, or the race cannot be simulated; if no plan of the car keeps the rules any more, or
+/// one that another car was given does not.
 pub fn advise_on(
     backend: &dyn Backend,
     start: &Start,
@@ -198,6 +205,12 @@ pub fn advise_on(
     }
     if !(16..=MAX_RACES).contains(&question.races) {
         return Err(PlannerError::Races(question.races));
+    }
+    rules::possible(start, entrant)?;
+    for (i, other) in start.cars.iter().enumerate() {
+        if i != question.car && other.running && other.plan != Plan::default() {
+            rules::check(start, other, &other.plan)?;
+        }
     }
     let problem = start.problem(parameters)?;
     let position = position(start, question.car);
@@ -266,9 +279,12 @@ fn advice(
         lap: start.lap,
         laps: start.laps,
         laps_from: start.laps_from,
+        rules: start.rules,
         position,
         recommended: best.name.clone(),
-        reason: reason(&plans[0], against.as_ref(), position, window) + &doubt(start),
+        reason: reason(&plans[0], against.as_ref(), position, window)
+            + &rules::asked(start, &start.cars[question.car])
+            + &doubt(start),
         against,
         window,
         plans,
@@ -286,7 +302,7 @@ pub fn position(start: &Start, car: usize) -> usize {
         .count()
 }
 
-/// The plans that make sense for a car now.
+/// The plans that make sense for a car now and keep the rules of the race.
 pub fn candidates(start: &Start, car: usize) -> Vec<Candidate> {
     let entrant = &start.cars[car];
     let (next, laps) = (i32::from(start.lap) + 1, i32::from(start.laps));
@@ -321,25 +337,53 @@ pub fn candidates(start: &Start, car: usize) -> Vec<Candidate> {
         }
     }
     if start.level == 0 {
-        all.extend(schedules(next, laps, &fitting, legal));
+        all.extend(schedules(start, entrant, &fitting, legal));
     }
+    let forced = rules::forced(start, entrant).is_some();
+    all.retain(|c| {
+        let in_time = c.kind == Kind::BoxNow || !forced;
+        in_time && rules::check(start, entrant, &c.plan).is_ok()
+    });
     all.truncate(MAX_CANDIDATES);
     all
 }
 
-/// One, two and three stops at even distances, later stints on tyres that last no less than the ones before.
+/// Most stops of a schedule: three, or four where a rule asks for more than three.
+fn most_stops(start: &Start, car: &Entrant) -> i32 {
+    let rules = start.rules;
+    let owed = i32::from(rules.min_stops) - i32::from(car.changes);
+    let longest = i32::from(rules.longest_stint_laps);
+    let left = i32::from(start.laps - start.lap);
+    let by_stint = match longest {
+        0 => 0,
+        _ => (left + i32::from(car.age) - 1) / longest,
+    };
+    owed.max(by_stint).clamp(3, MAX_STOPS as i32)
+}
+
+/// One, two and three stops at even distances, later stints on tyres that last no less than the ones before; four, where
+/// a rule asks for more than three. Where a set may not stay on until then, the first comes sooner.
 fn schedules(
-    next: i32,
-    laps: i32,
+    start: &Start,
+    car: &Entrant,
     fitting: &[u8],
     legal: impl Fn(&[u8]) -> bool,
 ) -> Vec<Candidate> {
+    let (next, laps) = (i32::from(start.lap) + 1, i32::from(start.laps));
     let mut found = Vec::new();
-    let words = ["one stop", "two stops", "three stops"];
-    for stops in 1..=3_i32 {
-        let stint = (laps - next + 1) / (stops + 1);
+    let words = ["one stop", "two stops", "three stops", "four stops"];
+    for stops in 1..=most_stops(start, car) {
+        let mut stint = (laps - next + 1) / (stops + 1);
         if stint < SHORTEST_STINT {
             break;
+        }
+        let mut first = next - 1 + stint;
+        let longest = i32::from(start.rules.longest_stint_laps);
+        let comes_off = next - 1 + (longest - i32::from(car.age)).max(1);
+        if longest > 0 && comes_off < first {
+            first = comes_off;
+            // Rounded up: what is left over makes the last stint shorter, not longer.
+            stint = (laps - first + stops - 1) / stops;
         }
         let mut choices: Vec<Vec<u8>> = vec![Vec::new()];
         for _ in 0..stops {
@@ -356,7 +400,7 @@ fn schedules(
         for taken in choices.iter().filter(|t| legal(t)) {
             let at: Vec<(i32, u8)> = (1..)
                 .zip(taken)
-                .map(|(i, c)| (next - 1 + i * stint, *c))
+                .map(|(i, c)| (first + (i - 1) * stint, *c))
                 .collect();
             let list: Vec<String> = at
                 .iter()

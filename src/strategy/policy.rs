@@ -79,7 +79,8 @@ pub const fn meaning(action: usize) -> (Decision, i32) {
 }
 
 /// The actions that make sense (bits): nobody boxes on the last lap or under a red flag, for wet tyres on a dry track
-/// or for slicks on a wet one, or for a compound that is gone; nobody commits beyond the flag.
+/// or for slicks on a wet one, or for a compound that is gone; nobody commits beyond the flag. Nobody stays out on a set
+/// that may do no more laps, or while as many stops are owed as there are laps left to make them on.
 pub fn legal(simulation: &Simulation<'_>, car: usize, race: &Race) -> u16 {
     let p = simulation.problem();
     let left = p.laps - simulation.next_lap() + 1;
@@ -96,12 +97,31 @@ pub fn legal(simulation: &Simulation<'_>, car: usize, race: &Race) -> u16 {
             }
         }
     }
+    let boxes = bits & !1;
     for action in 6..ACTIONS {
         if meaning(action).1 < left {
             bits |= 1 << action;
         }
     }
+    if boxes != 0 {
+        let stays = |action: &usize| !(1..=5).contains(action);
+        for action in (0..ACTIONS).filter(stays) {
+            if !may_stay(p, &simulation.cars()[car], left, meaning(action).1) {
+                bits &= !(1 << action);
+            }
+        }
+    }
     bits
+}
+
+/// Whether a car that could box may stay out for so many laps, `left` to go, without breaking a rule of the race.
+fn may_stay(p: &Problem, car: &Driving, left: i32, laps: i32) -> bool {
+    let longest = p.longest_stint_laps;
+    let fits = longest == 0 || car.age + laps < longest;
+    let owed = p.min_stops - car.changes;
+    // In-laps are those before the last; what can no longer be met is not gone after.
+    let (possible, after) = (left - 1, left - 1 - laps);
+    fits && (owed <= 0 || owed > possible || owed <= after)
 }
 
 /// What the car sees before the lap under way; `race` is what holds on that lap.
@@ -213,6 +233,34 @@ mod tests {
             ..race
         };
         assert_eq!(legal(&simulation, 1, &red) & 0b11_1110, 0);
+    }
+
+    #[test]
+    fn rules_of_the_race_mask_staying_out() {
+        let mut problem = example_problem();
+        (problem.hazard, problem.hazard_start) = ([0; 3], [0; 3]);
+        (problem.cars[1].retire, problem.cars[1].retire_start) = (0, 0);
+        problem.longest_stint_laps = 18;
+        let boxes = 0b1110;
+        let after = |problem: &Problem, laps: i32| {
+            let mut simulation = Simulation::new(problem, 1, 0).unwrap();
+            while simulation.next_lap() <= laps {
+                simulation.step(|_, _| Decision::Stay);
+            }
+            legal(&simulation, 1, &Race::of(problem))
+        };
+        // Seven laps old, ten more end on lap 17; eight laps old they would end on the last that is allowed, too late
+        // to say so.
+        assert_eq!(after(&problem, 7), 0b11_1100_1111);
+        assert_eq!(after(&problem, 8), 0b1_1100_1111);
+        assert_eq!(after(&problem, 16), boxes | 1);
+        assert_eq!(after(&problem, 17), boxes);
+        // Two stops owed need the last two laps on which one may box.
+        (problem.longest_stint_laps, problem.min_stops) = (0, 2);
+        assert_eq!(after(&problem, problem.laps - 4), boxes | 1);
+        assert_eq!(after(&problem, problem.laps - 3), boxes);
+        problem.cars[1].changes = 2;
+        assert_eq!(after(&problem, problem.laps - 3) & 1, 1);
     }
 
     #[test]

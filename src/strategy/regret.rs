@@ -3,7 +3,7 @@
 //! Each race (number of a seed) is driven once per plan: the luck is the same, only the stops differ. The best of
 //! all plans *for that very race* is the hindsight; nobody can reach it, who comes nearer knows more. A plan's cost
 //! is its time to the flag and [`PLACE_S`] for each place. Retiring is luck, the same for every plan: those races are
-//! left out; a plan that breaks the two-compound rule counts as last and [`RULE_S`] slower than the slowest.
+//! left out; a plan that breaks the two-compound rule, or another of the race, counts as last and [`RULE_S`] slower than the slowest.
 //!
 //! **Invariant:** pure, and a policy is chosen on other races than those it is judged on.
 
@@ -256,17 +256,24 @@ pub fn plan(stops: &[(i32, i32)]) -> Plan {
     plan
 }
 
-/// The fixed plan: each set to its typical stint; hard after soft and medium, medium after hard, until it lasts.
+/// The fixed plan: each set to its typical stint, or as far as a rule lets it; hard after soft and medium, medium after
+/// hard, until it lasts and no rule asks for more.
 pub fn fixed_plan(problem: &Problem, car: usize) -> Plan {
     let own = &problem.cars[car];
     let (mut stops, mut lap, mut on) = (Vec::new(), 0, own.compound);
     loop {
-        let ends = lap + own.tyres[on as usize].life;
+        let life = own.tyres[on as usize].life;
+        let ends = lap
+            + match problem.longest_stint_laps {
+                0 => life,
+                most => life.min(most),
+            };
         let goes_on = ends + SHORTEST > problem.laps;
-        if (goes_on && !stops.is_empty()) || stops.len() == 3 {
+        let owed = (problem.min_stops - stops.len() as i32).max(i32::from(stops.is_empty()));
+        if (goes_on && owed <= 0) || stops.len() == 3 {
             break;
         }
-        lap = ends.min(problem.laps - SHORTEST);
+        lap = ends.min(problem.laps - SHORTEST * owed.max(1));
         on = [2, 2, 1, 3, 4][on as usize];
         stops.push((lap, on));
     }

@@ -40,7 +40,10 @@ pub fn rejoins(start: &Start, parameters: &Parameters, index: usize) -> [Rejoin;
         ("virtual_safety_car", stop.r#virtual),
         ("safety_car", stop.safety_car),
     ]
-    .map(|(under, share)| rejoin(start, index, under, green * share))
+    .map(|(under, share)| {
+        let loss_s = green * share + start.cars[index].stop_s;
+        rejoin(start, index, under, loss_s)
+    })
 }
 
 fn rejoin(start: &Start, index: usize, under: &'static str, loss_s: f64) -> Rejoin {

@@ -52,6 +52,10 @@ pub struct Driving {
     pub used: i32,
     /// Stops so far in this simulation, red-flag changes left out.
     pub stops: i32,
+    /// Changes of tyres so far, those before it and those under red flags included.
+    pub changes: i32,
+    /// Whether it stayed out on a set that had done all the laps that the rules allow.
+    pub overran: bool,
     /// Age at which it means to box, and from which it would under a safety car.
     pub target: i32,
     pub early: i32,
@@ -90,12 +94,11 @@ impl<'a> Simulation<'a> {
         let mut keys = Vec::new();
         for (i, car) in problem.cars[..problem.count as usize].iter().enumerate() {
             let form = philox([number, 0, i as u32, Purpose::Form as u32], seed);
-            let state = (car.compound, car.age, car.slope_q8, car.used);
             let begun = stint(
                 problem,
                 car,
                 problem.first - 1,
-                state,
+                car.fitted(),
                 0,
                 [form[1], form[2], form[3], 0],
             );
@@ -108,6 +111,7 @@ impl<'a> Simulation<'a> {
                 slope_q8: begun.slope_q8,
                 curve_q8: car.tyres[car.compound as usize].curve_q8,
                 used: car.used | 1 << car.compound,
+                changes: car.changes,
                 target: begun.target,
                 early: begun.early,
                 next: begun.next,
@@ -227,7 +231,7 @@ impl<'a> Simulation<'a> {
         }
         if n == p.laps {
             for (car, lap) in self.cars.iter().zip(&mut laps) {
-                lap.out |= owes(p, car.used);
+                lap.out |= car.overran || breaks_rules(p, car.used, car.changes);
             }
         }
         self.in_order(n, &laps);
@@ -289,11 +293,13 @@ impl<'a> Simulation<'a> {
             Decision::Stay => None,
             Decision::Box(compound) => open.then_some(Some(i32::from(compound))),
         };
+        let spent = p.longest_stint_laps > 0 && car.age >= p.longest_stint_laps;
+        car.overran |= spent && open && takes.is_none();
         // Gentle laps wear less: half under a virtual safety car, a quarter behind a safety car.
         car.wear_q8 += car.slope_q8 >> [0, 1, 2, 2][race.status as usize];
         car.slope_q8 += car.curve_q8;
         if let Some(compound) = takes {
-            free += p.pit_ms[race.status as usize] + ((p.crew_ms * low) >> 16);
+            free += p.pit_ms[race.status as usize] + plan.stop_ms + ((p.crew_ms * low) >> 16);
             if high < p.botch {
                 free += p.botch_ms;
             }
@@ -328,19 +334,23 @@ impl<'a> Simulation<'a> {
                 car.next += 1;
                 plan.plan.stops[car.next as usize - 1].compound
             }
-            None => compound_for(p, plan, n, race.level, car.used, roll[3]),
+            None => {
+                let raced = (car.used, car.changes + 1);
+                compound_for(p, plan, n, race.level, raced, roll[3])
+            }
         };
         let tyre = &plan.tyres[compound as usize];
-        let begun = stint(
-            p,
-            plan,
-            n,
-            (compound, 0, tyre.slope_q8, car.used),
-            car.next,
-            roll,
-        );
+        let on = Fitted {
+            compound,
+            age: 0,
+            slope_q8: tyre.slope_q8,
+            used: car.used,
+            changes: car.changes + 1,
+        };
+        let begun = stint(p, plan, n, on, car.next, roll);
         car.compound = compound;
         car.used |= 1 << compound;
+        car.changes += 1;
         car.age = 0;
         car.wear_q8 = tyre.offset_ms << 8;
         car.slope_q8 = begun.slope_q8;

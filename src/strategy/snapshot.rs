@@ -4,6 +4,7 @@
 
 use super::model::LapsFrom;
 use super::moment::{CarHistory, DrivenLap, Moment};
+use super::rules::Rules;
 use crate::compute::race_monte_carlo::Status;
 use crate::race::{Car, CarStatus, Compound, Race, SessionType, TrackStatus};
 use crate::record::Time;
@@ -43,6 +44,7 @@ impl Moment {
             laps,
             lap,
             sprint: race.session.session_type == SessionType::Sprint,
+            rules: rules(race),
             status,
             status_laps,
             raining: weather.is_some_and(|w| w.raining),
@@ -50,6 +52,24 @@ impl Moment {
             cars: race.cars().iter().map(|c| history(c, race.clock)).collect(),
         }
     }
+}
+
+/// Those of a Grand Prix of that season; a sprint has none.
+fn rules(race: &Race) -> Rules {
+    let session = &race.session;
+    let season = session.year.and_then(|y| u16::try_from(y).ok());
+    match season {
+        Some(season) if session.session_type == SessionType::Race => {
+            Rules::of(season, session.circuit_short_name.as_str())
+        }
+        _ => Rules::default(),
+    }
+}
+
+/// Changes of tyres by the stints that are told; in the pits the next one is on its way.
+fn changes(car: &Car, on_its_way: bool) -> Option<u16> {
+    let stint = car.current_stint()?;
+    Some(u16::from(stint.number.saturating_sub(1)) + u16::from(on_its_way))
 }
 
 fn status(race: &Race, lap: u16) -> (Status, u16) {
@@ -112,6 +132,7 @@ fn history(car: &Car, clock: Time) -> CarHistory {
     let told = stint.filter(|s| !in_pit || s.lap_start > done);
     CarHistory {
         number: car.driver_number,
+        team: car.team.as_str().to_owned(),
         grid: car.grid,
         qualifying_s: car.qualifying_s,
         position: car.position,
@@ -123,6 +144,7 @@ fn history(car: &Car, clock: Time) -> CarHistory {
         } else {
             laps.last().and_then(|l| l.age)
         },
+        changes: changes(car, in_pit && told.is_none()),
         laps,
     }
 }

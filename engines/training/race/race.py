@@ -18,6 +18,8 @@ from circuits import OPENF1, circuits  # noqa: E402
 from fit import write  # noqa: E402
 from weekends import DRY, WET, load, qualifying_times, races, read  # noqa: E402
 
+from by_team import crews  # noqa: E402
+
 LAST = 2023
 COMPOUNDS = DRY + WET
 # Standard deviations of the priors of the pace regression (share of a lap), by column.
@@ -463,6 +465,7 @@ def main(folder, path):
         parts["circuits"].append(dict(
             row, fuel=b["fuel"], slope=slope(b), noise=b["noise"],
             pass_span_s=spans.get(name, span), hazard=hazard.get(name, neutral["hazard"])))
+    parts["teams"] = crews(folder)
     write(path, parts, by="race/race")
 
 

@@ -167,6 +167,7 @@ struct Field {
     early: [Lane; MAX_CARS],
     compound: [Lane; MAX_CARS],
     used: [Lane; MAX_CARS],
+    changes: [Lane; MAX_CARS],
     next: [Lane; MAX_CARS],
     /// −1: runs; 0: is out.
     running: [Lane; MAX_CARS],
@@ -203,6 +204,7 @@ impl Field {
             early: cars,
             compound: cars,
             used: cars,
+            changes: cars,
             next: cars,
             running: cars,
             packed: [[0; LANES]; MAX_CARS],
@@ -236,9 +238,8 @@ impl Field {
                 self.pace[c][l] = car.base_ms + ((bell(form[0][l]) * car.form_q10) >> 10);
             }
             for l in 0..LANES {
-                let state = (car.compound, car.age, car.slope_q8, car.used);
                 let roll = [form[1][l], form[2][l], form[3][l], 0];
-                let s = stint(p, car, p.first - 1, state, 0, roll);
+                let s = stint(p, car, p.first - 1, car.fitted(), 0, roll);
                 self.slope_q8[c][l] = s.slope_q8;
                 self.target[c][l] = s.target;
                 self.early[c][l] = s.early;
@@ -249,6 +250,7 @@ impl Field {
             self.age[c] = [car.age; LANES];
             self.compound[c] = [car.compound; LANES];
             self.used[c] = [car.used | 1 << car.compound; LANES];
+            self.changes[c] = [car.changes; LANES];
             self.running[c] = [-i32::from(car.running != 0); LANES];
             order[c] = start_key(car, c);
         }
@@ -334,7 +336,7 @@ impl Field {
                 let due = due & running[l] & may & self.open[l];
                 let crew = (p.crew_ms * low) >> 16;
                 let botch = mask(high < p.botch) & p.botch_ms;
-                let free = free + ((self.pit[l] + crew + botch) & due);
+                let free = free + ((self.pit[l] + car.stop_ms + crew + botch) & due);
                 let need = p.pass_ms + ((p.pass_span_ms * (w1 & 0xFFFF) as i32) >> 16);
                 let need = need & !self.start[l];
 
@@ -375,17 +377,27 @@ impl Field {
         let race = &self.races[l];
         let roll = stint_roll(seed, first.wrapping_add(l as u32), n, c);
         let (used, next) = (self.used[c][l], self.next[c][l]);
+        let changes = self.changes[c][l] + 1;
         let planned =
             !red && next < car.plan.count && race.level == 0 && class(self.compound[c][l]) == 0;
         let (compound, next) = if planned {
             (car.plan.stops[next as usize].compound, next + 1)
         } else {
-            (compound_for(p, car, n, race.level, used, roll[3]), next)
+            let raced = (used, changes);
+            (compound_for(p, car, n, race.level, raced, roll[3]), next)
         };
         let tyre = &car.tyres[compound as usize];
-        let s = stint(p, car, n, (compound, 0, tyre.slope_q8, used), next, roll);
+        let on = Fitted {
+            compound,
+            age: 0,
+            slope_q8: tyre.slope_q8,
+            used,
+            changes,
+        };
+        let s = stint(p, car, n, on, next, roll);
         self.compound[c][l] = compound;
         self.used[c][l] = used | 1 << compound;
+        self.changes[c][l] = changes;
         self.wear_q8[c][l] = tyre.offset_ms << 8;
         self.slope_q8[c][l] = s.slope_q8;
         self.curve_q8[c][l] = tyre.curve_q8;
@@ -395,12 +407,12 @@ impl Field {
         self.next[c][l] = s.next;
     }
 
-    /// On the last lap: who has not raced on two compounds is not classified.
+    /// On the last lap: who has not raced on two compounds, or stopped as often as the rules ask, is not classified.
     #[inline(always)]
     fn refuse_rule_breakers(&mut self, p: &Problem) {
         for c in 0..p.count as usize {
             for l in 0..LANES {
-                if owes(p, self.used[c][l]) {
+                if breaks_rules(p, self.used[c][l], self.changes[c][l]) {
                     self.packed[c][l] = STOPS_HERE << 13 | 1;
                 }
             }

@@ -104,6 +104,8 @@ fn car(index: usize, laps: i32, hard: bool, draw: &mut Draw) -> Car {
         wear_q8: whole(draw, 0, 300_000),
         slope_q8: whole(draw, 0, 20_000),
         used: 0,
+        changes: if hard { whole(draw, 0, 2) } else { 0 },
+        stop_ms: if hard { whole(draw, -900, 900) } else { 0 },
     }
 }
 
@@ -176,6 +178,16 @@ fn problem(size: Size, draw: &mut Draw) -> Problem {
         status_left: if hard { whole(draw, 0, 4) } else { 0 },
         level: if wet { whole(draw, 0, 2) } else { 0 },
         restart: i32::from(first == 1),
+        min_stops: if hard && draw.once_in(2) {
+            whole(draw, 1, 4)
+        } else {
+            0
+        },
+        longest_stint_laps: if hard && draw.once_in(2) {
+            whole(draw, 1, 30)
+        } else {
+            0
+        },
     }
 }
 

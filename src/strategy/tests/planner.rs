@@ -1,12 +1,13 @@
 //! The planner, duels and rejoins: by hand where the arithmetic can be done by hand.
 
-use crate::compute::race_monte_carlo::Status;
+use crate::compute::race_monte_carlo::{Plan, Status, Stop};
 use crate::strategy::duel::{ANSWER_LAPS, Terms, board};
 use crate::strategy::model::{GridCar, Start};
 use crate::strategy::moment::{CarHistory, DrivenLap, Moment};
 use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Kind, PlannerError, Question, advise, candidates};
 use crate::strategy::rejoin::rejoins;
+use crate::strategy::rules::{Illegal, Rules};
 
 /// Parameters of a world without luck, air or traffic: only wear and the pit lane are left.
 fn clockwork() -> Parameters {
@@ -223,6 +224,147 @@ fn questions_without_an_answer_say_why() {
     assert_eq!(ask(&start, 100), Err(PlannerError::Over(57, 57)));
 }
 
+/// A race with rules of its own after `lap` laps, every set as old as that.
+fn ruled(circuit: &str, rules: Rules, lap: u16) -> Start {
+    let mut start = Start::grid(&Parameters::shipped(), circuit, None, &grid(20));
+    (start.rules, start.lap) = (rules, lap);
+    for (i, car) in start.cars.iter_mut().enumerate() {
+        (car.age, car.behind_s) = (lap, 2.0 * i as f64);
+    }
+    start
+}
+
+const QATAR: Rules = Rules {
+    min_stops: 0,
+    longest_stint_laps: 18,
+};
+const MONACO: Rules = Rules {
+    min_stops: 2,
+    longest_stint_laps: 0,
+};
+
+#[test]
+fn plans_keep_the_rules_of_the_race() {
+    let start = ruled("Lusail", QATAR, 8);
+    let all = candidates(&start, 0);
+    assert!(all.iter().any(|c| c.kind == Kind::Schedule), "{all:?}");
+    for c in &all {
+        let mut laps: Vec<i32> = c.stops.iter().map(|s| s.0).collect();
+        assert!(laps.first().is_none_or(|lap| *lap <= 18), "{}", c.name);
+        if c.plan.only == 1 {
+            laps.push(57);
+            assert!(laps.windows(2).all(|l| l[1] - l[0] <= 18), "{}", c.name);
+        }
+    }
+    let start = ruled("Monte Carlo", MONACO, 8);
+    let all = candidates(&start, 0);
+    let closed = || all.iter().filter(|c| c.plan.only == 1);
+    assert!(closed().count() > 5 && closed().all(|c| c.stops.len() >= 2));
+    // One that has stopped already needs one more; two are enough.
+    let after = |changes: u16| {
+        let mut start = start.clone();
+        (start.cars[0].changes, start.cars[0].used) = (changes, 0b110);
+        let all = candidates(&start, 0);
+        let closed = all.iter().filter(|c| c.plan.only == 1);
+        closed.map(|c| c.stops.len()).min()
+    };
+    assert_eq!((after(1), after(2)), (Some(1), Some(0)));
+}
+
+#[test]
+fn a_rule_that_forces_a_stop_is_obeyed_and_said() {
+    let p = Parameters::shipped();
+    let ask = |start: &Start| {
+        advise(
+            start,
+            &p,
+            Question {
+                car: 3,
+                races: 64,
+                seed: 1,
+            },
+        )
+    };
+    // On a set that has done 17 of 18 laps, and on one that is far beyond them.
+    for lap in [17, 30] {
+        let advice = ask(&ruled("Lusail", QATAR, lap)).unwrap();
+        assert!(
+            advice
+                .plans
+                .iter()
+                .all(|p| p.candidate.kind == Kind::BoxNow)
+        );
+        let said = "The rule of 18 laps a set takes this set";
+        assert!(advice.reason.contains(said), "{}", advice.reason);
+        assert!(advice.reason.contains("at the end of this lap"));
+        assert_eq!(advice.rules, QATAR);
+    }
+    let monaco = |lap: u16, changes: u16| {
+        let mut start = ruled("Monte Carlo", MONACO, lap);
+        for car in &mut start.cars {
+            (car.age, car.used, car.changes) = (9, 0b110, changes);
+        }
+        ask(&start)
+    };
+    let laps = p.circuit("Monte Carlo").laps;
+    let advice = monaco(laps - 2, 1).unwrap();
+    assert!(
+        advice.recommended.starts_with("box now"),
+        "{}",
+        advice.reason
+    );
+    let said = "The rule of 2 stops asks for 1 more, and this lap is the last to begin on";
+    assert!(advice.reason.contains(said), "{}", advice.reason);
+    assert!(
+        monaco(40, 0)
+            .unwrap()
+            .reason
+            .contains("The rule of 2 stops asks for 2 more")
+    );
+    assert!(!monaco(40, 2).unwrap().reason.contains("rule"));
+    // Nobody can make two stops on one lap, and that is no advice.
+    let refused = monaco(laps - 2, 0).unwrap_err();
+    assert_eq!(
+        refused,
+        PlannerError::Illegal(Illegal::NoLapsForStops {
+            car: 4,
+            asked: 2,
+            owed: 2,
+            possible: 1
+        })
+    );
+}
+
+#[test]
+fn a_plan_from_outside_that_breaks_a_rule_is_refused() {
+    let p = Parameters::shipped();
+    let mut start = ruled("Lusail", QATAR, 5);
+    let one_stop = Plan {
+        stops: [Stop {
+            lap: 20,
+            compound: 2,
+        }; 4],
+        count: 1,
+        only: 1,
+        ..Plan::default()
+    };
+    start.cars[7].plan = one_stop;
+    let question = Question {
+        car: 3,
+        races: 64,
+        seed: 1,
+    };
+    let said = advise(&start, &p, question).unwrap_err().to_string();
+    for part in ["car 8", "18 laps a set by 2", "lap 20 has done 20"] {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+    start.rules = Rules::default();
+    let free = advise(&start, &p, question).unwrap();
+    assert!(!free.reason.contains("rule"));
+    // The answer of a race without rules says nothing of them.
+    assert!(serde_json::to_value(&free).unwrap().get("rules").is_none());
+}
+
 #[test]
 fn any_field_anywhere_in_any_weather_gets_an_answer() {
     let p = Parameters::shipped();
@@ -294,6 +436,7 @@ fn a_moment_becomes_a_start() {
     ];
     cars[3].running = false;
     cars[4].in_pit = true;
+    cars[0].team = "Red Bull Racing".to_owned();
     let moment = Moment {
         circuit: "Sakhir".to_owned(),
         lap: 20,
@@ -313,6 +456,8 @@ fn a_moment_becomes_a_start() {
     let out = p.circuit("Sakhir").out_loss_s;
     assert!((five.behind_s - (9.0 + 20.0 * 0.2 + out)).abs() < 1e-6);
     assert_eq!((five.compound, five.age, five.used), (2, 0, 0b110));
+    assert_eq!((one.changes, five.changes), (0, 1));
+    assert_eq!((one.stop_s, two.stop_s), (p.stop_s("Red Bull Racing"), 0.0));
     // Pace: what it would do on its present tyres, from its laps; the first few were driven in dirty air.
     let now =
         |e: &crate::strategy::model::Entrant| e.pace_s + e.slope_s.unwrap() * f64::from(e.age);

@@ -6,7 +6,7 @@ use crate::compute::cpu::race_monte_carlo::simulate;
 use crate::compute::race_monte_carlo::*;
 use crate::strategy::model::{ALL_COMPOUNDS, GridCar, ModelError, Start};
 use crate::strategy::parameters::Parameters;
-use crate::strategy::simulation::{Decision, Simulation};
+use crate::strategy::simulation::{Decision, Driving, Simulation};
 
 fn grid(cars: u8) -> Vec<GridCar> {
     (0..cars)
@@ -206,6 +206,151 @@ fn who_never_changes_compound_in_the_dry_is_not_classified() {
     assert!(sprint.time_ms(0) < OUT_MS);
 }
 
+/// A race with rules of its own, in which much happens.
+fn ruled(min_stops: i32, longest_stint_laps: i32) -> Problem {
+    let mut p = race("Lusail", 20);
+    (p.min_stops, p.longest_stint_laps) = (min_stops, longest_stint_laps);
+    p.hazard = [1 << 26, 1 << 27, 1 << 27];
+    p.wetter = [1 << 26; 3];
+    p.drier = [1 << 28; 3];
+    for (i, car) in p.cars[..20].iter_mut().enumerate() {
+        car.age = i as i32 % 5;
+        car.stop_ms = 100 * (i as i32 - 10);
+        car.plan.count = i as i32 % 4;
+        car.plan.reactive = i as i32 % 2;
+        car.plan.only = i32::from(i % 3 == 0);
+        for (at, stop) in (1..).zip(&mut car.plan.stops) {
+            *stop = Stop {
+                lap: 13 * at + i as i32 % 6,
+                compound: at % 3,
+            };
+        }
+    }
+    p
+}
+
+#[test]
+fn rules_of_a_race_are_the_same_in_both_engines() {
+    for (min_stops, longest) in [(2, 0), (0, 18), (3, 25), (1, 1), (8, 9)] {
+        assert_alike(&ruled(min_stops, longest), 5, 120);
+        let mut late = ruled(min_stops, longest);
+        (late.first, late.restart) = (44, 0);
+        for (i, car) in late.cars[..20].iter_mut().enumerate() {
+            (car.age, car.changes) = (3 * i as i32, i as i32 % 4);
+        }
+        assert_alike(&late, 6, 120);
+    }
+}
+
+#[test]
+fn no_set_does_more_laps_than_the_race_allows() {
+    let p = ruled(0, 18);
+    let (mut longest, mut stops) = (0, 0);
+    for number in 0..60 {
+        let mut one = Simulation::new(&p, 9, number).unwrap();
+        while !one.is_over() {
+            let before: Vec<Driving> = one.cars().to_vec();
+            one.step(|_, _| Decision::Plan);
+            for (was, car) in before.iter().zip(one.cars()) {
+                if car.running {
+                    longest = longest.max(was.age + 1);
+                    stops += car.changes - was.changes;
+                }
+            }
+        }
+        assert!(one.cars().iter().all(|c| !c.overran));
+    }
+    assert_eq!(longest, 18);
+    assert!(stops > 60 * 15 * 3, "{stops}");
+}
+
+#[test]
+fn a_set_that_is_over_its_laps_comes_off_on_the_first_lap() {
+    let mut p = ruled(0, 18);
+    (p.hazard, p.wetter, p.first, p.restart) = ([0; 3], [0; 3], 20, 0);
+    for car in &mut p.cars[..20] {
+        (car.age, car.retire) = (30, 0);
+    }
+    let mut one = Simulation::new(&p, 2, 0).unwrap();
+    one.step(|_, _| Decision::Plan);
+    assert!(one.cars().iter().all(|c| c.boxed && c.changes == 1));
+}
+
+#[test]
+fn who_stops_too_rarely_or_overruns_is_not_classified() {
+    let mut p = race("Monte Carlo", 20);
+    (p.hazard, p.hazard_start, p.min_stops) = ([0; 3], [0; 3], 2);
+    for car in &mut p.cars[..20] {
+        (car.retire, car.retire_start) = (0, 0);
+    }
+    let drive = |p: &Problem, own: &dyn Fn(i32) -> Decision| {
+        let mut one = Simulation::new(p, 4, 0).unwrap();
+        while !one.is_over() {
+            let decision = own(one.next_lap());
+            one.step(|car, _| if car == 0 { decision } else { Decision::Plan });
+        }
+        let others = one.cars()[1..].iter();
+        assert!(others.clone().all(|c| c.changes >= p.min_stops));
+        one.time_ms(0) < OUT_MS
+    };
+    let at = |laps: &'static [i32]| {
+        move |n: i32| match laps.iter().position(|l| *l == n) {
+            Some(i) => Decision::Box([2, 1][i % 2]),
+            None => Decision::Stay,
+        }
+    };
+    assert!(!drive(&p, &at(&[40])));
+    assert!(drive(&p, &at(&[40, 41])));
+    // In the wet, too: the number of stops is asked for whatever the weather.
+    let mut wet = p.clone();
+    (wet.level, wet.drier, wet.wetter) = (2, [0; 3], [0; 3]);
+    for car in &mut wet.cars[..20] {
+        (car.compound, car.used) = (4, 0);
+    }
+    assert!(!drive(&wet, &|_| Decision::Stay));
+    assert!(drive(&wet, &|n| if n == 30 || n == 50 {
+        Decision::Box(4)
+    } else {
+        Decision::Stay
+    }));
+    // Stops of before count.
+    p.cars[0].changes = 1;
+    assert!(drive(&p, &at(&[40])));
+    // A set that does a lap too many.
+    (p.min_stops, p.longest_stint_laps) = (0, 30);
+    assert!(drive(&p, &at(&[30, 60])));
+    assert!(!drive(&p, &at(&[31, 60])));
+}
+
+#[test]
+fn a_rule_that_is_met_already_changes_nothing() {
+    let p = race("Sakhir", 20);
+    let mut met = p.clone();
+    (met.min_stops, met.longest_stint_laps) = (2, MAX_LAPS as i32);
+    for car in &mut met.cars[..20] {
+        car.changes = 2;
+    }
+    assert_eq!(keys(&p, 3, 500), keys(&met, 3, 500));
+    let mut asked = met.clone();
+    asked.min_stops = 4;
+    assert_ne!(keys(&p, 3, 500), keys(&asked, 3, 500));
+}
+
+#[test]
+fn a_red_flags_change_is_a_stop() {
+    let mut p = race("Sakhir", 20);
+    (p.hazard, p.first, p.restart) = ([u32::MAX, 0, 0], 10, 0);
+    let mut one = Simulation::new(&p, 1, 0).unwrap();
+    one.step(|_, _| Decision::Plan);
+    let running = |c: &&Driving| c.running;
+    assert!(
+        one.cars()
+            .iter()
+            .filter(running)
+            .all(|c| (c.changes, c.stops) == (1, 0))
+    );
+}
+
 #[test]
 fn a_stop_costs_what_the_pit_lane_costs() {
     let mut p = race("Sakhir", 2);
@@ -216,6 +361,8 @@ fn a_stop_costs_what_the_pit_lane_costs() {
         (car.base_ms, car.time_ms, car.compound) = (95_000, 60_000 * i as i32, 1);
         (car.wear_q8, car.slope_q8) = (0, 0);
     }
+    // Its crew is quicker than the field's.
+    p.cars[1].stop_ms = -384;
     let mut one = Simulation::new(&p, 1, 0).unwrap();
     one.step(|car, _| {
         if car == 1 {
@@ -226,7 +373,7 @@ fn a_stop_costs_what_the_pit_lane_costs() {
     });
     let lap = 95_000 + p.lap_ms[20];
     assert_eq!(one.cars()[0].lap_ms, lap);
-    assert_eq!(one.cars()[1].lap_ms, lap + p.pit_ms[0]);
+    assert_eq!(one.cars()[1].lap_ms, lap + p.pit_ms[0] - 384);
     assert_eq!(one.cars()[1].compound, 2);
     assert!(p.pit_ms[2] < p.pit_ms[1] && p.pit_ms[1] < p.pit_ms[0]);
 }
@@ -256,11 +403,14 @@ proptest! {
         cars in 1_u8..=32,
         seed: u64,
         level in 0_u8..3,
+        min_stops in 0_u8..4,
+        longest in prop::sample::select(vec![0_u16, 1, 7, 18, 25]),
         wild in prop::collection::vec(0_u8..40, 32),
     ) {
         let parameters = Parameters::shipped();
         let mut start = Start::grid(&parameters, "Interlagos", Some(30), &grid(cars));
         start.level = level;
+        (start.rules.min_stops, start.rules.longest_stint_laps) = (min_stops, longest);
         for car in &mut start.cars {
             car.available = ALL_COMPOUNDS;
         }
@@ -284,7 +434,7 @@ proptest! {
         }
         for (i, car) in one.cars().iter().enumerate() {
             let out = one.time_ms(i) >= OUT_MS;
-            prop_assert!(out || !owes(&p, car.used));
+            prop_assert!(out || !breaks_rules(&p, car.used, car.changes) && !car.overran);
         }
     }
 }
