@@ -332,6 +332,7 @@ mod tests {
     use crate::compute::race_monte_carlo::Stop;
     use crate::strategy::model::GridCar;
     use crate::strategy::parameters::Parameters;
+    use crate::strategy::tests::{MONACO, QATAR};
 
     /// One car at Lusail (57 laps) after `lap` of them, on a set `age` laps old.
     fn at(rules: Rules, lap: u16, age: u16, changes: u16) -> Start {
@@ -360,15 +361,6 @@ mod tests {
         }
         plan
     }
-
-    const QATAR: Rules = Rules {
-        min_stops: 0,
-        longest_stint_laps: 18,
-    };
-    const MONACO: Rules = Rules {
-        min_stops: 2,
-        longest_stint_laps: 0,
-    };
 
     #[test]
     fn the_table_holds_the_three_races_and_no_other() {

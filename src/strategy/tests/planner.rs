@@ -8,6 +8,7 @@ use crate::strategy::parameters::Parameters;
 use crate::strategy::planner::{Kind, PlannerError, Question, advise, candidates};
 use crate::strategy::rejoin::rejoins;
 use crate::strategy::rules::{Illegal, Rules};
+use crate::strategy::tests::{MONACO, QATAR};
 
 /// Parameters of a world without luck, air or traffic: only wear and the pit lane are left.
 fn clockwork() -> Parameters {
@@ -233,15 +234,6 @@ fn ruled(circuit: &str, rules: Rules, lap: u16) -> Start {
     }
     start
 }
-
-const QATAR: Rules = Rules {
-    min_stops: 0,
-    longest_stint_laps: 18,
-};
-const MONACO: Rules = Rules {
-    min_stops: 2,
-    longest_stint_laps: 0,
-};
 
 #[test]
 fn plans_keep_the_rules_of_the_race() {
