@@ -61,7 +61,7 @@ class Network(nn.Module):
         """Whole sequences: line [B, T, F], sectors two of [B, T, S]; [3, B, T, 3]."""
         x = self.enter(self.scale(line))
         out, _ = self.lstm(x)
-        steps = torch.arange(line.shape[1])
+        steps = torch.arange(line.shape[1], device=line.device)
         back = steps[:, None] - steps[None, :]
         unseen = (back < 0) | (back >= HISTORY)
         scores = self.query(out) @ out.transpose(1, 2) / HIDDEN ** 0.5

@@ -30,6 +30,10 @@ QUANTILE_WEIGHTS, HEAD_WEIGHTS = (0.5, 1.0, 0.5), (1.0, 1.4, 2.5)
 RECENT = 1.12
 
 
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def scale(x):
     return x.mean(0), np.maximum(x.std(0), 0.05)
 
@@ -68,8 +72,8 @@ class Batches:
 def pinball(quantiles, target):
     """[3, B, T, 3] against [B, T, 3 heads]: [3, B, T]."""
     error = target.permute(2, 0, 1).unsqueeze(-1) - quantiles
-    q = torch.tensor(QUANTILES)
-    w = torch.tensor(QUANTILE_WEIGHTS)
+    q = torch.tensor(QUANTILES, device=error.device)
+    w = torch.tensor(QUANTILE_WEIGHTS, device=error.device)
     return (torch.maximum(q * error, (q - 1) * error) * w).sum(-1)
 
 
@@ -78,11 +82,12 @@ def predict(network, batches):
     r = batches.rows
     out = np.full((len(r.line), 3, 3), np.nan, np.float32)
     network.eval()
+    on = next(network.parameters()).device
     with torch.no_grad():
         for i in range(0, len(batches.sequences), 64):
             group = batches.sequences[i:i + 64]
             line, sectors, *_ = batches.batch(group)
-            y = network(line, sectors).permute(1, 2, 0, 3).numpy()
+            y = network(line.to(on), [s.to(on) for s in sectors]).permute(1, 2, 0, 3).cpu().numpy()
             for k, (a, b) in enumerate(group):
                 out[a:b] = y[k, :b - a]
     return out
@@ -114,13 +119,15 @@ def train(rows, last, judge, epochs, seed=SEED, rate=1.5e-3, looks=1, dropout=0.
     inside = np.concatenate([np.arange(a, b) for a, b in sequences])
     known = [inside[np.isfinite(rows.bases[h][inside])] for h in (1, 2)]
     network = Network(scale(rows.line[inside]), [scale(rows.sector1[known[0]]), scale(rows.sector2[known[1]])], dropout)
+    on = device()
+    network.to(on)
     average = copy.deepcopy(network)
     batches = Batches(rows, sequences, last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     steps = epochs * ((len(sequences) + BATCH - 1) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
     hide = [(HIDE_SECTORS, rows.column("line", *SECTOR_COLUMNS)), (HIDE_WEATHER, rows.column("line", *WEATHER_COLUMNS))]
-    heads = torch.tensor(HEAD_WEIGHTS)
+    heads = torch.tensor(HEAD_WEIGHTS, device=on)
     began, step = time.time(), 0
     for epoch in range(epochs):
         network.train()
@@ -131,8 +138,8 @@ def train(rows, last, judge, epochs, seed=SEED, rate=1.5e-3, looks=1, dropout=0.
                 seen = np.ones((len(line), 1, line.shape[2]), np.float32)
                 seen[np.ix_(rng.random(len(line)) < share, [0], columns)] = 0.0
                 line *= torch.from_numpy(seen)
-            loss = pinball(network(line, sectors), target)
-            w = weight.permute(2, 0, 1) * heads[:, None, None]
+            loss = pinball(network(line.to(on), [s.to(on) for s in sectors]), target.to(on))
+            w = weight.to(on).permute(2, 0, 1) * heads[:, None, None]
             loss = (loss * w).sum() / w.sum()
             optimiser.zero_grad()
             loss.backward()
@@ -149,7 +156,7 @@ def train(rows, last, judge, epochs, seed=SEED, rate=1.5e-3, looks=1, dropout=0.
             judged = Batches(rows, rows.seasons(judge, judge), last)
             told = figures(rows, predict(average, judged), judge)
             print(f"epoch {epoch + 1} loss {np.mean(total):.4f}  {judge}: {say(told)}  {time.time() - began:.0f} s", flush=True)
-    return average
+    return average.cpu()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from learn import device
 from trees import Trees
 
 HORIZON, COMPOUNDS, MEMBERS = 30, 5, 5
@@ -113,13 +114,16 @@ def figures(p, y, yes):
 
 def train(member, x, target, seen, compound, weight, epochs, seed):
     rng = np.random.default_rng(seed)
+    on = device()
+    member.to(on)
+    x, target, seen, compound, weight = (tensor.to(on) for tensor in (x, target, seen, compound, weight))
     optimiser = torch.optim.AdamW(member.parameters(), 2e-3, weight_decay=1e-3)
-    lap_weight = torch.tensor([1.0] * 5 + [0.3] * (HORIZON - 5))
+    lap_weight = torch.tensor([1.0] * 5 + [0.3] * (HORIZON - 5), device=on)
     steps, batch = epochs * (len(x) // 1024), 1024
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     done = 0
     while done < steps:
-        order = torch.from_numpy(rng.permutation(len(x)))
+        order = torch.from_numpy(rng.permutation(len(x))).to(on)
         for at in range(0, len(x) - batch + 1, batch):
             i = order[at:at + batch]
             hazard, said = member(x[i])
@@ -166,7 +170,7 @@ def main():
     for number, member in enumerate(model.members):
         rows = torch.from_numpy(np.flatnonzero(past & (fold != number)))
         train(member, ready[rows], *(a[rows] for a in arrays), args.epochs, args.seed + number)
-        member.eval()
+        member.cpu().eval()
         with torch.no_grad():
             blind[fold == number] = torch.sigmoid(member(ready[fold == number])[0]).numpy()
         print(f"member {number}: {time.time() - begun:.0f} s", flush=True)

@@ -24,6 +24,10 @@ STEPS = 60_000
 SCALE = 20.0  # rewards are seconds; the network sees them over this
 
 
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def network():
     return nn.Sequential(nn.Linear(STATE, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, ACTIONS))
 
@@ -62,6 +66,10 @@ class Memory:
         return rng.integers(0, self.size if self.full else self.at, n)
 
 
+def save(online, path):
+    torch.save({name: tensor.cpu() for name, tensor in online.state_dict().items()}, path)
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--trackside", nargs=argparse.REMAINDER, required=True, help="last: the command that runs the environment")
@@ -72,7 +80,8 @@ def main():
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     rng = np.random.default_rng(args.seed)
-    online, target = network(), network()
+    on = device()
+    online, target = network().to(on), network().to(on)
     target.load_state_dict(online.state_dict())
     optimiser = torch.optim.Adam(online.parameters(), 1e-3)
     memory = Memory(400_000)
@@ -88,7 +97,7 @@ def main():
         q = environment.questions()
         legal = masks(q["legal"])
         with torch.no_grad():
-            value = online(torch.from_numpy(q["state"].copy())).numpy()
+            value = online(torch.from_numpy(q["state"].copy()).to(on)).cpu().numpy()
         value[~legal] = -1e9
         actions = value.argmax(1)
         # Stops are rare: exploring stays out more often than it boxes.
@@ -114,13 +123,13 @@ def main():
             continue
         for _ in range(max(1, len(q) // 96)):
             at = memory.sample(rng, 512)
-            s, t = torch.from_numpy(memory.s[at]), torch.from_numpy(memory.t[at])
+            s, t = torch.from_numpy(memory.s[at]).to(on), torch.from_numpy(memory.t[at]).to(on)
             with torch.no_grad():
-                ahead = online(t).masked_fill(~torch.from_numpy(memory.legal[at]), -1e9)
+                ahead = online(t).masked_fill(~torch.from_numpy(memory.legal[at]).to(on), -1e9)
                 best = ahead.argmax(1, keepdim=True)
-                then = target(t).gather(1, best)[:, 0] * torch.from_numpy((~memory.over[at]).astype(np.float32))
-            said = online(s).gather(1, torch.from_numpy(memory.a[at])[:, None])[:, 0]
-            loss = nn.functional.smooth_l1_loss(said, torch.from_numpy(memory.r[at]) + then)
+                then = target(t).gather(1, best)[:, 0] * torch.from_numpy((~memory.over[at]).astype(np.float32)).to(on)
+            said = online(s).gather(1, torch.from_numpy(memory.a[at]).to(on)[:, None])[:, 0]
+            loss = nn.functional.smooth_l1_loss(said, torch.from_numpy(memory.r[at]).to(on) + then)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(online.parameters(), 5.0)
@@ -134,8 +143,8 @@ def main():
             told = time.time()
             print(f"{time.time() - begun:.0f} s, {step} steps, explore {explore:.2f}, loss {np.mean(lost[-500:]):.4f}, "
                   f"return {np.mean(returns[-2000:]):.2f} s over {len(returns)}", flush=True)
-            torch.save(online.state_dict(), args.out)
-    torch.save(online.state_dict(), args.out)
+            save(online, args.out)
+    save(online, args.out)
     environment.process.kill()
 
 
