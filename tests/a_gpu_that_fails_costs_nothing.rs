@@ -179,7 +179,6 @@ fn a_gpu_that_is_broken_on_purpose_is_missed_by_nobody_and_comes_back() {
     let found = json(&broken(&Scratch::new(), ""));
     let faults = &found["kernels"]["faults"];
     assert_eq!(faults["leaked_bytes"], 0);
-    assert_eq!(faults["differences"], 0);
     let rounds = faults["rounds"].as_array().expect("rounds");
     let during: Vec<&Value> = rounds.iter().map(|round| &round["during"]).collect();
     assert_eq!(during, ["ticks", "races", "ticks"]);

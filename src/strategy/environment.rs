@@ -3,7 +3,8 @@
 //! In each race about half of the cars ask the policy; the others follow their rules of thumb. A decision stands for
 //! as many laps as its action says ([`super::policy::meaning`]), or until the track's status or wetness changes. Its
 //! reward is the time gained on the running field meanwhile (s); at the flag [`PLACE_S`] more for each place ahead
-//! of the middle, and [`RULE_S`] less for a car that broke the two-compound rule or another of the race. A car that retires is simply over.
+//! of the middle, and [`RULE_S`] less for a car that broke the two-compound rule or another of the
+//! race. A car that retires is simply over.
 //!
 //! **Invariant:** the same seed and the same answers give the same questions.
 

@@ -16,8 +16,8 @@
 //!
 //! A car passes if, unhindered, it would cross the line ahead by more than `u · span`, u uniform: span is small where
 //! overtaking is easy. Safety cars, virtual ones, red flags, rain and retirements are hazards a lap. Two dry compounds
-//! must be raced on unless wet tyres were; who breaks that, or a race's own rule ([`super::rules`]), is not classified. A red flag brings fresh tyres for all
-//! and a standing start. Behind the safety car the field closes up, lapped cars with it.
+//! must be raced on unless wet tyres were; who breaks that, or a race's own rule ([`super::rules`]), is not classified. A red flag brings
+//! fresh tyres for all and a standing start. Behind the safety car the field closes up, lapped cars with it.
 //!
 //! **Invariant:** pure. The same [`Start`] and parameters give the same [`Problem`].
 

@@ -72,7 +72,6 @@ pub(super) fn run(cuda: &Cuda, seed: u64) -> anyhow::Result<Seen> {
         seen.free_bytes.push(cuda.memory()?.0 as u64);
     }
     seen.figures = json!({
-        "differences": 0,
         "longest_tick_ms": ms(longest),
         "tick_limit_ms": ms(TICK_LIMIT),
         "free_bytes": seen.free_bytes,

@@ -343,11 +343,13 @@ impl Travellers {
 
 impl Drop for Travellers {
     fn drop(&mut self) {
-        let guests = std::mem::take(&mut self.guests);
+        if self.guests.is_empty() {
+            return;
+        }
         // Nobody may have met the error yet: the driver is asked for a number, and says.
         let sound = self.pulse.is_open() && result::mem_get_info().is_ok();
-        if !guests.is_empty() && !sound {
-            abandon(guests);
+        if !sound {
+            abandon(std::mem::take(&mut self.guests));
         }
     }
 }
